@@ -1,0 +1,36 @@
+# Everything here needs python3 (3.11 or later) and make, nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: run test check style types property bench clean
+
+run: $(VENV)/ready          ## a working front door with an example bot behind it
+	@exec $(BIN)/relay serve --demo
+
+test: $(VENV)/ready         ## the whole test suite, under five minutes on two cores
+	$(BIN)/python -m pytest -q
+
+check: style types          ## style and types
+
+style: $(VENV)/ready
+	$(BIN)/ruff check relay tests bench examples
+	$(BIN)/ruff format --check relay tests bench examples
+
+types: $(VENV)/ready
+	$(BIN)/mypy
+
+property: $(VENV)/ready     ## the property tests with the deep profile
+	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -q tests/property
+
+bench: $(VENV)/ready        ## measure this machine; see bench/README.md
+	$(BIN)/python -m bench run
+
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("relay needs Python 3.11 or later, found " + sys.version.split()[0] + "; try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || { echo "making $(VENV) (once, about half a minute)"; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,check]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

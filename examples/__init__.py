@@ -1,0 +1,1 @@
+"""Bots and clients that a reader can run."""

@@ -1,0 +1,100 @@
+"""The configuration as the daemon sees it: plain frozen values that need no further check."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from relay.policy.catalog import Catalog, Limits
+
+__all__ = ["AdminAccess", "Bind", "Config", "bracketed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Where a listener listens: a TCP address, or the path of a Unix socket.
+
+    `host` has no brackets; `port` 0 lets the kernel choose; `path` is absolute.
+    """
+
+    kind: Literal["tcp", "unix"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "unix":
+            return f"unix:{self.path}"
+        return f"{bracketed(self.host)}:{self.port}"
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Listens on every address of the machine, so its own text is no address."""
+        address = _address(self.host)
+        return address is not None and address.is_unspecified
+
+    @property
+    def is_local(self) -> bool:
+        """Only this machine can reach it: a Unix socket or a loopback address."""
+        if self.kind == "unix" or self.host == "localhost":
+            return True
+        address = _address(self.host)
+        return address is not None and address.is_loopback
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that the daemon is told; all paths are absolute.
+
+    `public_url` is "" when it is to be derived from a `bind` whose port is 0:
+    the daemon then uses `derive_public_url` and `with_public_url`.
+    """
+
+    binds: tuple[Bind, ...]
+    admin_bind: Bind
+    admin_token: str | None = field(repr=False)
+    public_url: str
+    pumps: int
+    runtime_dir: Path
+    store_url: str
+    catalog: Catalog = field(repr=False)
+    limits: Limits
+    log_level: Literal["debug", "info", "warning", "error"]
+    log_format: Literal["auto", "console", "json"]
+
+    @property
+    def store_path(self) -> Path:
+        """The SQLite file of `store_url`."""
+        return Path(self.store_url.removeprefix("sqlite:"))
+
+    def with_public_url(self, public_url: str) -> Config:
+        """The same configuration with the public URL that was not known before the bind."""
+        catalog = msgspec.structs.replace(self.catalog, public_url=public_url)
+        return dataclasses.replace(self, public_url=public_url, catalog=catalog)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminAccess:
+    """How to reach the administration of a daemon."""
+
+    bind: Bind
+    token: str | None = field(repr=False)
+
+
+def bracketed(host: str) -> str:
+    """A host as URLs and authorities spell it: IPv6 addresses in brackets (RFC 3986 §3.2.2)."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address

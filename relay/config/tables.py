@@ -1,0 +1,175 @@
+"""The tables of the configuration file: every key with its type, bounds and default.
+
+One struct for each table; `relay.config.reading` decodes them, and
+`docs/configuration.md` lists the same keys with the same defaults (a test
+compares them). Sizes in bytes, durations in seconds. A key that must be given
+has the default None, and `relay.config.checks` asks for it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from relay.policy.catalog import KIB, Agent, Limits
+
+__all__ = [
+    "AgentTable",
+    "FileTable",
+    "LimitsTable",
+    "OrganizationTable",
+    "ServerTable",
+    "StoreTable",
+    "TokenKeyTable",
+]
+
+MIB = 1024 * KIB
+HOUR = 3600
+DAY = 24 * HOUR
+# The longest call or drain that can be asked for: a month, so that a typing error
+# (milliseconds for seconds) is noticed.
+MAX_CALL = 30 * DAY
+# The longest wait for anything else; callers' own timeouts are far shorter.
+MAX_WAIT = HOUR
+# One pump carries thousands of calls; more pumps than cores gain nothing.
+MAX_PUMPS = 64
+# A list longer than this belongs into a launcher or a name server.
+MAX_LIST = 1000
+# More sockets than one process can hold; stand-ins for load tests come near it.
+MAX_SESSIONS_PER_INSTANCE = 100_000
+
+_AGENT = Agent(name="", organization="", instances=())
+_LIMITS = Limits()
+
+
+def _integer(low: int, high: int, unit: str = "") -> msgspec.Meta:
+    of = f" of {unit}" if unit else ""
+    return msgspec.Meta(ge=low, le=high, description=f"an integer{of} from {low} to {high}")
+
+
+def _seconds(low: int, high: int) -> msgspec.Meta:
+    return msgspec.Meta(ge=low, le=high, description=f"a number of seconds from {low} to {high}")
+
+
+def _is(description: str) -> msgspec.Meta:
+    return msgspec.Meta(description=description)
+
+
+def _secret(description: str) -> msgspec.Meta:
+    return msgspec.Meta(description=description, extra={"secret": True})
+
+
+Text = Annotated[str, _is("a string")]
+OptionalText = Annotated[str | None, _is("a string")]
+Texts = Annotated[
+    tuple[str, ...],
+    msgspec.Meta(max_length=MAX_LIST, description=f"a list of at most {MAX_LIST} strings"),
+]
+SecretText = Annotated[str | None, _secret("a string")]
+VariableName = Annotated[str | None, _secret("the name of an environment variable")]
+SecretTexts = Annotated[tuple[str, ...] | None, _secret("a list of strings")]
+Subtable = Annotated[dict[str, Any], _is("a table")]
+Wait = Annotated[float, _seconds(1, MAX_WAIT)]
+Call = Annotated[float, _seconds(1, MAX_CALL)]
+
+
+class FileTable(msgspec.Struct, frozen=True):
+    """The whole file."""
+
+    server: Subtable = {}
+    limits: Subtable = {}
+    store: Subtable = {}
+    organizations: Subtable = {}
+    agents: Subtable = {}
+
+
+class ServerTable(msgspec.Struct, frozen=True):
+    """`[server]`: listeners, processes, logs."""
+
+    bind: Annotated[str | tuple[str, ...], _is("a string or a list of strings")] = "127.0.0.1:8080"
+    admin_bind: Text = "127.0.0.1:8081"
+    admin_token: SecretText = None
+    admin_token_env: VariableName = None
+    admin_token_file: OptionalText = None
+    public_url: OptionalText = None
+    pumps: Annotated[int, _integer(1, MAX_PUMPS)] = 1
+    runtime_dir: OptionalText = None
+    cors_origins: Texts = ("*",)
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        _is('"debug", "info", "warning" or "error"'),
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "console", "json"], _is('"auto", "console" or "json"')
+    ] = "auto"
+
+
+class LimitsTable(msgspec.Struct, frozen=True):
+    """`[limits]`: the fields of `Limits`, where the reason of each default stands."""
+
+    max_target: Annotated[int, _integer(KIB, 64 * KIB, "bytes")] = _LIMITS.max_target
+    max_head: Annotated[int, _integer(2 * KIB, 256 * KIB, "bytes")] = _LIMITS.max_head
+    max_header_count: Annotated[int, _integer(16, 1000)] = _LIMITS.max_header_count
+    max_start_request: Annotated[int, _integer(KIB, 16 * MIB, "bytes")] = _LIMITS.max_start_request
+    head_timeout: Wait = _LIMITS.head_timeout
+    body_timeout: Wait = _LIMITS.body_timeout
+    keep_alive_timeout: Wait = _LIMITS.keep_alive_timeout
+    write_timeout: Wait = _LIMITS.write_timeout
+    max_connections: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None,
+        _is("an integer from 1 to 1000000"),
+    ] = _LIMITS.max_connections
+    max_waiting: Annotated[int, _integer(1, 100_000)] = _LIMITS.max_waiting
+    reservation_timeout: Wait = _LIMITS.reservation_timeout
+    close_timeout: Wait = _LIMITS.close_timeout
+    drain_timeout: Call = _LIMITS.drain_timeout
+
+
+class StoreTable(msgspec.Struct, frozen=True):
+    """`[store]`: where sessions live."""
+
+    url: Text = "sqlite:relay.db"
+
+
+class TokenKeyTable(msgspec.Struct, frozen=True):
+    """One item of `token_keys`."""
+
+    id: OptionalText = None
+    secret: SecretText = None
+    secret_env: VariableName = None
+    secret_file: OptionalText = None
+
+
+class OrganizationTable(msgspec.Struct, frozen=True):
+    """`[organizations.NAME]`."""
+
+    public_keys: SecretTexts = None
+    public_keys_env: VariableName = None
+    public_keys_file: OptionalText = None
+    private_keys: SecretTexts = None
+    private_keys_env: VariableName = None
+    private_keys_file: OptionalText = None
+    token_keys: Annotated[tuple[dict[str, Any], ...], _secret("a list of tables")] = ()
+
+
+class AgentTable(msgspec.Struct, frozen=True):
+    """`[agents.NAME]`; `command` and the two counts are known, so that they are refused well."""
+
+    organization: OptionalText = None
+    websocket_auth: Annotated[Literal["token", "none"], _is('"token" or "none"')] = (
+        _AGENT.websocket_auth
+    )
+    relay: Annotated[Literal["tunnel", "frames"], _is('"tunnel"')] = "tunnel"
+    instances: Texts | None = None
+    command: Annotated[Any, _is("a list of strings")] = None
+    min_agents: Annotated[Any, _is("an integer")] = None
+    max_agents: Annotated[Any, _is("an integer")] = None
+    sessions_per_instance: Annotated[int, _integer(1, MAX_SESSIONS_PER_INSTANCE)] = (
+        _AGENT.sessions_per_instance
+    )
+    max_session_duration: Call = _AGENT.max_session_duration
+    attach_timeout: Wait = _AGENT.attach_timeout
+    ws_path: Text = _AGENT.ws_path
+    ready_path: Text = _AGENT.ready_path
+    settle_time: Annotated[float, _seconds(0, MAX_WAIT)] = _AGENT.settle_time

@@ -1,0 +1,91 @@
+"""The effective configuration as text for people: TOML form, defaults filled in, secrets masked.
+
+Law: no more than the first five characters of an API key and nothing but the
+length of any other secret is ever written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from relay.config.model import Config
+from relay.config.reading import dotted
+from relay.policy.catalog import Agent, Limits, Organization
+
+__all__ = ["effective", "toml_value"]
+
+# The prefix and two characters tell keys apart and give nothing away.
+SHOWN_OF_KEY = 5
+
+
+def effective(config: Config) -> str:
+    """Every setting with the value in force, one table after the other."""
+    catalog = config.catalog
+    tables = [_server(config), _limits(config.limits), _store(config)]
+    tables += [_organization(organization) for organization in catalog.organizations.values()]
+    tables += [_agent(agent) for agent in catalog.agents.values()]
+    return "\n\n".join("\n".join(table) for table in tables)
+
+
+def toml_value(value: object) -> str:
+    """A value in TOML form; whole durations without a fraction, None as a comment."""
+    if value is None:
+        return "# derived"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(toml_value(item) for item in value)}]"
+    if isinstance(value, int):
+        return str(value)
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _server(config: Config) -> Iterator[str]:
+    token = config.admin_token
+    yield "[server]"
+    yield _line("bind", tuple(str(bind) for bind in config.binds))
+    yield _line("admin_bind", str(config.admin_bind))
+    yield f"admin_token = {'# none' if token is None else f'({len(token)} characters)'}"
+    yield _line("public_url", config.public_url or None)
+    yield _line("pumps", config.pumps)
+    yield _line("runtime_dir", str(config.runtime_dir))
+    yield _line("cors_origins", config.catalog.cors_origins)
+    yield _line("log_level", config.log_level)
+    yield _line("log_format", config.log_format)
+
+
+def _limits(limits: Limits) -> Iterator[str]:
+    yield "[limits]"
+    for name in limits.__struct_fields__:
+        yield _line(name, getattr(limits, name))
+
+
+def _store(config: Config) -> Iterator[str]:
+    yield "[store]"
+    yield _line("url", config.store_url)
+
+
+def _organization(organization: Organization) -> Iterator[str]:
+    yield f"[{dotted('organizations', organization.name)}]"
+    for name in ("public_keys", "private_keys"):
+        keys: tuple[str, ...] = getattr(organization, name)
+        yield _line(name, tuple(f"{key[:SHOWN_OF_KEY]}…" for key in keys))
+    keys_of_tokens = ", ".join(
+        f"{{ id = {toml_value(key.id)}, secret = ({len(key.secret)} bytes) }}"
+        for key in organization.token_keys
+    )
+    yield f"token_keys = [{keys_of_tokens}]"
+
+
+def _agent(agent: Agent) -> Iterator[str]:
+    yield f"[{dotted('agents', agent.name)}]"
+    for name in agent.__struct_fields__:
+        if name != "name":
+            yield _line(name, getattr(agent, name))
+
+
+def _line(name: str, value: object) -> str:
+    return f"{name} = {toml_value(value)}"

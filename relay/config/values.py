@@ -1,0 +1,178 @@
+"""Texts of the configuration that have a form of their own, as values: addresses and URLs.
+
+Every parser takes the text and returns the value, or raises ValueError whose
+text ends a sentence of the operator's error line: what was expected instead.
+No parser repeats the text that it was given, since it may hold a password.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+
+from relay.config.model import Bind, bracketed
+
+__all__ = [
+    "derive_public_url",
+    "host_and_port",
+    "parse_bind",
+    "parse_instance",
+    "parse_origin",
+    "parse_public_url",
+    "parse_store",
+    "websocket_url",
+]
+
+MAX_PORT = 65535
+HTTP_PORT = 80
+# sun_path of struct sockaddr_un has 108 bytes, one of them the final zero (unix(7)).
+MAX_UNIX_PATH = 107
+
+BIND_FORM = "host:port, [v6]:port or unix:/path"
+SQLITE_FORM = '"sqlite:PATH", for instance "sqlite:relay.db"'
+
+# RFC 1123 §2.1 names; underscores too, since container networks use them.
+HOST_NAME = re.compile(r"(?!.*\.\.)[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?")
+# A last label of digits only would be read as an address by resolvers ("0" is 0.0.0.0).
+NUMERIC_END = re.compile(r"(?:.*\.)?(?:\d+|0x[0-9a-f]*)")
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
+# RFC 3986 §3.3 pchar and "/".
+URL_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?")
+
+
+def parse_bind(text: str, *, base: Path) -> Bind:
+    """The listener address in a text; relative socket paths are relative to `base`."""
+    scheme, _, path = text.partition(":")
+    if scheme == "unix":
+        if not path or "\0" in path:
+            raise ValueError(f"expected {BIND_FORM}")
+        full = str(base / path)
+        if len(full.encode()) > MAX_UNIX_PATH:
+            raise ValueError(f"expected a socket path of at most {MAX_UNIX_PATH} bytes")
+        return Bind("unix", path=full)
+    if text.startswith(":"):
+        raise ValueError(f'expected {BIND_FORM}; every address is "0.0.0.0{_shown_port(text)}"')
+    try:
+        host, port = host_and_port(text)
+    except ValueError:
+        raise ValueError(f"expected {BIND_FORM}") from None
+    return Bind("tcp", host=host, port=port)
+
+
+def derive_public_url(host: str, port: int) -> str:
+    """The URL under which callers reach a TCP listener at this host and port."""
+    return f"http://{bracketed(host)}:{port}"
+
+
+def websocket_url(public_url: str, service_host: str) -> str:
+    """The `wsUrl` of an agent: http becomes ws, https wss, a path prefix is kept."""
+    return f"ws{public_url.removeprefix('http')}/ws/generic/{service_host}"
+
+
+def parse_public_url(text: str) -> str:
+    """The public URL without a final slash; scheme and host in lower case."""
+    found = URL.fullmatch(text)
+    expected = 'expected a URL such as "https://voice.example.com", without query or user'
+    if found is None or found[1].lower() not in ("http", "https"):
+        raise ValueError(expected)
+    if URL_PATH.fullmatch(found[3]) is None:
+        raise ValueError(expected)
+    try:
+        authority = _authority(found[2])
+    except ValueError:
+        raise ValueError(expected) from None
+    return f"{found[1].lower()}://{authority}{found[3].rstrip('/')}"
+
+
+def parse_instance(text: str) -> str:
+    """The URL of a bot as `http://host:port`, the port always written out."""
+    expected = 'expected a URL such as "http://127.0.0.1:7860", without path, query or user'
+    found = URL.fullmatch(text)
+    if found is None:
+        raise ValueError(expected)
+    scheme = found[1].lower()
+    if scheme == "https":
+        raise ValueError(
+            "https:// bots are not available in this version; use http:// on a trusted network"
+        )
+    if scheme.startswith("dns+"):
+        raise ValueError(
+            f"{scheme}:// is not available in this version; list each bot as http://host:port"
+        )
+    if scheme != "http" or found[3] not in ("", "/"):
+        raise ValueError(expected)
+    try:
+        host, port = host_and_port(found[2], default_port=HTTP_PORT)
+    except ValueError:
+        raise ValueError(expected) from None
+    if port == 0:
+        raise ValueError(f"expected a port from 1 to {MAX_PORT}")
+    return f"http://{bracketed(host)}:{port}"
+
+
+def parse_origin(text: str) -> str:
+    """An origin as browsers send it, or `*` (RFC 6454 §6.2)."""
+    if text == "*":
+        return text
+    expected = 'expected "*" or an origin such as "https://app.example.com", without a path'
+    found = URL.fullmatch(text)
+    if found is None or found[3]:
+        raise ValueError(expected)
+    try:
+        return f"{found[1].lower()}://{_authority(found[2])}"
+    except ValueError:
+        raise ValueError(expected) from None
+
+
+def parse_store(text: str, *, base: Path) -> Path:
+    """The path of the SQLite file in a store URL, relative ones relative to `base`."""
+    scheme, _, path = text.partition(":")
+    if scheme in ("redis", "rediss"):
+        raise ValueError(f"redis stores are not available in this version; use {SQLITE_FORM}")
+    if scheme == "memory" or path == ":memory:":
+        raise ValueError(
+            f"sessions must outlive the process, so a store in memory is not offered; "
+            f"use {SQLITE_FORM}"
+        )
+    if path.startswith("//"):
+        raise ValueError(f'a path follows "sqlite:" directly; use {SQLITE_FORM}')
+    if scheme != "sqlite" or not path or path.endswith("/") or "\0" in path:
+        raise ValueError(f"expected {SQLITE_FORM}")
+    return base / path
+
+
+def host_and_port(text: str, *, default_port: int | None = None) -> tuple[str, int]:
+    """Host (lower case, no brackets) and port of an authority; ValueError for any other text."""
+    found = re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]@]*)(?::([0-9]{1,5}))?", text)
+    if found is None or (found[2] is None and default_port is None):
+        raise ValueError("no host:port")
+    port = int(found[2]) if found[2] is not None else default_port
+    if port is None or port > MAX_PORT:
+        raise ValueError("no port")
+    return _host(found[1]), port
+
+
+def _host(text: str) -> str:
+    lowered = text.lower()
+    if lowered.startswith("["):
+        # A zone ("%eth0") means nothing to a caller on another machine.
+        if "%" in lowered:
+            raise ValueError("no host")
+        return str(ipaddress.IPv6Address(lowered[1:-1]))
+    if NUMERIC_END.fullmatch(lowered):
+        return str(ipaddress.IPv4Address(lowered))
+    if HOST_NAME.fullmatch(lowered) is None:
+        raise ValueError("no host")
+    return lowered
+
+
+def _authority(text: str) -> str:
+    host, port = host_and_port(text, default_port=-1)
+    if port == 0:
+        raise ValueError("no port")
+    return bracketed(host) if port < 0 else f"{bracketed(host)}:{port}"
+
+
+def _shown_port(text: str) -> str:
+    return text if re.fullmatch(r":[0-9]{1,5}", text) else ":8080"

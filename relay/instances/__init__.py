@@ -1,0 +1,1 @@
+"""Where bots come from; the interface is `relay.policy.interfaces.InstancePool`."""

@@ -1,0 +1,1 @@
+"""On the side: logs; never on the path of a byte."""

@@ -1,0 +1,98 @@
+"""Log lines: one per exchange, one per session end, in console form or JSON.
+
+Tokens, keys, queries and bodies never reach a line: who writes one describes an
+exchange by its route and by a path that shows only what can't be a secret
+(`protocol.target.redacted`).
+"""
+
+from __future__ import annotations
+
+__all__ = ["Log", "configure"]
+
+from typing import Literal, TextIO
+
+import msgspec
+import structlog
+
+from relay.errors import StoreError
+from relay.policy.sessions import END_STATES, Session
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def configure(form: Literal["auto", "console", "json"], level: str, output: TextIO) -> Log:
+    """A log that writes to `output`: console form on a terminal, JSON otherwise, unless told."""
+    console = form == "console" or (form == "auto" and output.isatty())
+    renderer: structlog.types.Processor
+    if console:
+        renderer = structlog.dev.ConsoleRenderer(colors=output.isatty(), pad_event_to=10)
+    else:
+        renderer = structlog.processors.JSONRenderer(serializer=_json)
+    logger = structlog.wrap_logger(
+        structlog.PrintLogger(output),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+    )
+    return Log(logger)
+
+
+def _json(value: object, **_options: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+class Log:
+    """`relay.policy.interfaces.Log` over structlog."""
+
+    def __init__(self, logger: structlog.typing.FilteringBoundLogger) -> None:
+        self._logger = logger
+
+    def event(self, name: str, **fields: object) -> None:
+        self._logger.info(name, **fields)
+
+    def warning(self, name: str, **fields: object) -> None:
+        self._logger.warning(name, **fields)
+
+    def failure(self, name: str, error: BaseException, **fields: object) -> None:
+        fields["error"] = str(error)
+        if not isinstance(error, StoreError):
+            fields["exc_info"] = error
+        self._logger.error(name, **fields)
+
+    def exchange(self, fields: dict[str, object]) -> None:
+        status = fields.get("status")
+        if isinstance(status, int) and status >= 500:
+            self._logger.warning("exchange", **fields)
+        else:
+            self._logger.info("exchange", **fields)
+
+    def session_end(self, session: Session) -> None:
+        """One session that has ended."""
+        end_state, status = END_STATES.get(session.cause or "", ("unknown", "unknown"))
+        started = session.started
+        fields = {
+            "session_id": session.id,
+            "agent": session.agent,
+            "instance": session.instance,
+            "cause": session.cause,
+            "end_state": end_state,
+            "completion_status": status,
+            "close_code": session.close_code,
+            "close_reason": session.close_reason or None,
+            "seconds": round((session.ended or 0) - started, 3) if started else None,
+            "waited_ms": _waited(session),
+            "figures": msgspec.json.decode(session.figures) if session.figures else None,
+        }
+        self._logger.info(
+            "session", **{key: value for key, value in fields.items() if value is not None}
+        )
+
+
+def _waited(session: Session) -> float | None:
+    if session.started is None or session.admitted is None:
+        return None
+    return round((session.started - session.admitted) * 1000, 3)

@@ -1,0 +1,158 @@
+"""Who may start a session, and what a start request asks for (docs/protocol.md, "Start").
+
+Order of checks, so that nothing is learnt without a key: the key (401), the agent
+(404), the key's organization (401), then the body.
+"""
+
+from __future__ import annotations
+
+__all__ = ["StartRequest", "agent_for_key", "at_capacity", "not_ready", "parse_start"]
+
+import json
+import math
+from dataclasses import dataclass
+
+from relay.errors import Refusal
+from relay.policy.catalog import Agent, Catalog
+from relay.policy.tokens import key_matches
+from relay.protocol.body import encode_body
+
+TRANSPORTS = ("daily", "webrtc", "websocket")
+MAX_DEPTH = 100  # nesting of a start request; JSON parsers recurse
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """A valid start request: the transport, and the body as base64 where one was sent."""
+
+    transport: str
+    body: str | None
+
+
+def agent_for_key(
+    catalog: Catalog, name: str, authorization: list[bytes], *, private: bool
+) -> Agent:
+    """The agent that an API key gives access to.
+
+    Args:
+        private: only private keys open this route; they also open public ones.
+
+    Raises:
+        Refusal: 401 for a missing or foreign key, 404 for an unknown agent.
+    """
+    presented = _bearer(authorization)
+    opened = []
+    for organization in catalog.organizations.values():
+        keys = organization.private_keys
+        if not private:
+            keys = (*keys, *organization.public_keys)
+        if key_matches(presented, keys):
+            opened.append(organization.name)
+    if not opened:
+        raise _unauthorized("the API key is not valid here")
+    agent = catalog.agents.get(name)
+    if agent is None:
+        raise Refusal(404, "Service not found", cause="unknown_agent")
+    if agent.organization not in opened:
+        raise _unauthorized("the API key belongs to another organization")
+    return agent
+
+
+def _bearer(authorization: list[bytes]) -> bytes:
+    if len(authorization) != 1:
+        raise _unauthorized("send one header Authorization: Bearer with an API key")
+    scheme, _, value = authorization[0].partition(b" ")
+    if scheme.lower() != b"bearer" or not value.strip():
+        raise _unauthorized("send the header Authorization: Bearer with an API key")
+    return value.strip()
+
+
+def _unauthorized(reason: str) -> Refusal:
+    challenge = ((b"www-authenticate", b"Bearer"),)
+    return Refusal(401, reason, cause="bad_api_key", headers=challenge)
+
+
+def parse_start(raw: bytes, agent: Agent) -> StartRequest:
+    """Read a start request's JSON.
+
+    Raises:
+        Refusal: 400 for what is no start request, 413 for a body that is too large,
+            501 for transports that this version does not start.
+    """
+    fields = _json_object(raw)
+    transport = fields.get("transport")
+    if transport is not None and transport not in TRANSPORTS:
+        raise _bad(f'"transport" must be one of {", ".join(TRANSPORTS)}', "bad_transport")
+    if fields.get("createDailyRoom") not in (None, False):
+        raise _bad(
+            '"createDailyRoom" is not offered here: there are no Daily rooms; '
+            'use "transport": "websocket"',
+            "daily_not_offered",
+        )
+    if transport != "websocket":
+        raise Refusal(
+            501,
+            'this version starts sessions over WebSocket only; send "transport": "websocket"',
+            cause="transport_not_available",
+        )
+    body = fields.get("body")
+    if body is None:
+        return StartRequest(transport, None)
+    if not isinstance(body, dict):
+        raise _bad('"body" must be a JSON object', "bad_body")
+    if agent.websocket_auth == "none":
+        raise _bad(
+            '"body" needs websocket_auth = "token"; with "none", append ?body= '
+            "(base64 of the JSON) to the WebSocket URL yourself",
+            "body_without_token",
+        )
+    return StartRequest(transport, encode_body(body))
+
+
+def _json_object(raw: bytes) -> dict[str, object]:
+    if not raw.strip():
+        return {}
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError):
+        raise _bad("the request body is not JSON in UTF-8", "bad_json") from None
+    if not isinstance(value, dict):
+        raise _bad("the request body must be a JSON object", "bad_json")
+    return value
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(text)
+    return value
+
+
+def _bad(reason: str, cause: str) -> Refusal:
+    return Refusal(400, reason, cause=cause)
+
+
+def at_capacity(retry_after: int, *, status: int = 429) -> Refusal:
+    """All places are taken: 429 at once for /start and a full queue, 503 after waiting."""
+    return Refusal(
+        status,
+        "all instances of this agent are in use; try again later",
+        cause="at_capacity",
+        error="PCC-AGENT-AT-CAPACITY: all instances of this agent are in use",
+        headers=((b"retry-after", b"%d" % retry_after),),
+    )
+
+
+def not_ready() -> Refusal:
+    """No instance of the agent is ready and none can be started."""
+    return Refusal(
+        400,
+        "no instance of this agent is ready",
+        cause="not_ready",
+        code="PCC-1001",
+        headers=((b"retry-after", b"5"),),
+    )

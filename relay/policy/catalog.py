@@ -1,0 +1,150 @@
+"""What an operator declares: organizations, agents, limits; plain frozen values.
+
+`relay.config` decodes the configuration file into these; nothing here reads a
+file, an environment or a clock.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+__all__ = [
+    "AGENT_NAME",
+    "ORGANIZATION_NAME",
+    "Address",
+    "Agent",
+    "Catalog",
+    "Limits",
+    "Organization",
+    "TokenKey",
+]
+
+# Service names of the public contract: lower case, digits and inner hyphens, and
+# no dot, since the service host is `agent.organization` (docs/protocol.md).
+AGENT_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,52}[a-z0-9])?")
+ORGANIZATION_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,62}[a-z0-9])?")
+
+SECOND = 1.0
+KIB = 1024
+
+
+INSTANCE_URL = re.compile(r"http://(\[[0-9A-Fa-f:.]+\]|[^/:?#@\[\]]+)(?::([0-9]{1,5}))?/?")
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where an instance listens: host and port, and its Host field."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Address:
+        """The address in an instance's base URL, `http://host[:port]`.
+
+        Raises:
+            ValueError: it has another form.
+        """
+        found = INSTANCE_URL.fullmatch(url)
+        if found is None:
+            raise ValueError(f"{url} is not of the form http://host:port")
+        return cls(found[1].strip("[]"), int(found[2] or 80))
+
+    @property
+    def authority(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class TokenKey(msgspec.Struct, frozen=True):
+    """One HMAC key: a short id that tokens name, and at least 32 bytes of secret."""
+
+    id: str
+    secret: bytes
+
+
+class Organization(msgspec.Struct, frozen=True):
+    """Who owns agents: API keys, and token keys of which the first one signs."""
+
+    name: str
+    public_keys: tuple[str, ...]
+    private_keys: tuple[str, ...]
+    token_keys: tuple[TokenKey, ...]
+
+
+class Agent(msgspec.Struct, frozen=True):
+    """One kind of bot and how its sessions are run; durations in seconds."""
+
+    name: str
+    organization: str
+    instances: tuple[str, ...]
+    websocket_auth: Literal["token", "none"] = "token"
+    sessions_per_instance: int = 1
+    max_session_duration: float = 7200 * SECOND
+    attach_timeout: float = 30 * SECOND
+    ws_path: str = "/ws"
+    ready_path: str = "/readyz"
+    settle_time: float = 0.5 * SECOND
+
+    @property
+    def service_host(self) -> str:
+        return f"{self.name}.{self.organization}"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds on what callers may make the daemon hold or wait for.
+
+    Each default has its reason beside it; sizes in bytes, times in seconds.
+    """
+
+    # A request line of 24 KiB carries a 4 KiB body in its worst percent-encoding.
+    max_target: int = 24 * KIB
+    # The whole head: nginx and uvicorn allow 32 to 64 KiB; browsers' cookies fit.
+    max_head: int = 48 * KIB
+    # Field lines: what HAProxy (101) and `websockets` (128) accept.
+    max_header_count: int = 100
+    # A start request: a 4 KiB body with any escaping, and room properties.
+    max_start_request: int = 64 * KIB
+    # A head that takes longer is a slow sender; the whole head, not each byte.
+    head_timeout: float = 10 * SECOND
+    # The same for a request body that the daemon itself reads.
+    body_timeout: float = 10 * SECOND
+    # An idle keep-alive connection; longer than common load balancers' 60 s.
+    keep_alive_timeout: float = 75 * SECOND
+    # A reader that takes no bytes of an answer for so long is gone.
+    write_timeout: float = 10 * SECOND
+    # Connections at a time; None derives it from the descriptor limit.
+    max_connections: int | None = None
+    # Callers that wait for an instance, per agent.
+    max_waiting: int = 100
+    # A place that /start holds for a caller who has not connected yet.
+    reservation_timeout: float = 30 * SECOND
+    # A Close that was sent waits so long for its answer, then the sockets are closed.
+    close_timeout: float = 5 * SECOND
+    # How long SIGTERM lets live calls go on: the longest default session.
+    drain_timeout: float = 7200 * SECOND
+
+
+class Catalog(msgspec.Struct, frozen=True):
+    """The agents and organizations that the daemon serves, looked up by name."""
+
+    organizations: dict[str, Organization]
+    agents: dict[str, Agent]
+    public_url: str = ""
+    cors_origins: tuple[str, ...] = ("*",)
+    reservation_timeout: float = 30 * SECOND
+
+    def by_service_host(self, service_host: str) -> Agent | None:
+        """The agent of `agent.organization`, or None for one that is not served."""
+        agent = self.agents.get(service_host.partition(".")[0])
+        return agent if agent is not None and agent.service_host == service_host else None
+
+    def ws_url(self, agent: Agent) -> str:
+        """Where a client of `agent` connects: the public URL as ws or wss, never with a query."""
+        return (
+            f"ws{self.public_url.removeprefix('http').rstrip('/')}/ws/generic/{agent.service_host}"
+        )
+
+    def organization_of(self, agent: Agent) -> Organization:
+        return self.organizations[agent.organization]

@@ -1,0 +1,153 @@
+"""The seams of the control process: what the server asks of the store and of instances.
+
+`daemon` wires implementations of these; none of them knows another.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Admission", "InstancePool", "Log", "Reservation", "SessionFilter", "Store"]
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Protocol
+
+import msgspec
+
+from relay.policy.catalog import Agent
+from relay.policy.sessions import Session, SessionEnd, SessionState
+
+
+class Admission(Enum):
+    """What the store says to a caller who presents a verified token."""
+
+    ADMITTED = "admitted"
+    REPLAYED = "replayed"  # the token is claimed or spent
+    OVER = "over"  # the session has ended or is held already
+
+
+class Reservation(Enum):
+    """What the store says to a start request."""
+
+    HELD = "held"
+    FULL = "full"
+    NONE_READY = "none ready"
+
+
+class SessionFilter(msgspec.Struct, frozen=True):
+    """Which sessions to list: newest first."""
+
+    states: tuple[SessionState, ...] = ()
+    agent: str | None = None
+    limit: int = 100
+    offset: int = 0
+
+
+class Store(Protocol):
+    """Where sessions, used tokens and leases live. Every call is one atomic step.
+
+    All raise `relay.errors.StoreError` when the store can't be used. Times are unix seconds.
+    """
+
+    async def reserve(
+        self, session: Session, agent: Agent, ready: Sequence[str], now: float
+    ) -> Reservation:
+        """Add a reserved session if there is a place that is neither taken nor promised.
+
+        Places are those of the `ready` instances and of those that hold a session.
+        """
+
+    async def admit(
+        self, session: Session, nonce: str | None, claimed_until: float, now: float
+    ) -> Admission:
+        """Claim the token and move its session to waiting; an unknown session is added.
+
+        A claim that was not given back lapses at `claimed_until`.
+        """
+
+    async def lease(
+        self, session_id: str, agent: Agent, ready: Sequence[str], now: float
+    ) -> str | None:
+        """Give the first ready instance with room to the session, or None.
+
+        Places held by other sessions' reservations are not given away.
+        """
+
+    async def activate(self, session_id: str, nonce: str | None, now: float) -> bool:
+        """Move waiting to active and spend the token; False if it was stopped meanwhile."""
+
+    async def give_back(self, session_id: str, nonce: str | None, now: float) -> None:
+        """Move waiting to reserved and release the token's claim."""
+
+    async def end(self, session_id: str, end: SessionEnd, now: float) -> Session | None:
+        """End a live session; None when there is none to end."""
+
+    async def free(self, session_id: str) -> None:
+        """Drop the session's lease: its instance has room again."""
+
+    async def request_stop(self, session_id: str) -> Session | None:
+        """Mark a live session to be stopped by the node that holds it; None if not live."""
+
+    async def stop_requests(self) -> list[Session]:
+        """Live sessions of this node that somebody asked to stop."""
+
+    async def get(self, session_id: str) -> Session | None:
+        """One session, whatever its state."""
+
+    async def find(self, which: SessionFilter) -> tuple[list[Session], int]:
+        """One page of sessions, and how many match in all."""
+
+    async def mine(self) -> list[Session]:
+        """This node's waiting and active sessions, for reconciling after a restart."""
+
+    async def leases(self) -> dict[str, str]:
+        """This node's leases: session id -> instance."""
+
+    async def sweep(self, now: float) -> list[Session]:
+        """End reserved sessions whose time is over and forget what is old; returns the ended."""
+
+
+class InstancePool(Protocol):
+    """Where bots come from. Instances are named by their base URL."""
+
+    async def wait_known(self) -> None:
+        """Return once every instance has been looked at, bounded."""
+
+    def ready(self, agent: Agent) -> list[str]:
+        """Instances that are ready, in the order in which to try them."""
+
+    async def wait_change(self, agent: Agent) -> None:
+        """Return when an instance may have become free or ready."""
+
+    def taken(self, instance: str) -> None:
+        """A session has been placed there: it is the most recently used."""
+
+    def failed(self, instance: str, reason: str) -> None:
+        """A connection failed: not ready until a probe says otherwise."""
+
+    async def wait_settled(self, agent: Agent, instance: str) -> None:
+        """Return when an instance whose session has ended may be given out again."""
+
+    def freed(self) -> None:
+        """A lease was dropped: wake those who wait for a change."""
+
+    def statistics(self) -> dict[str, dict[str, str]]:
+        """Per agent and instance: "ready" or why not."""
+
+
+class Log(Protocol):
+    """Where the daemon says what happens. Fields never hold a token, a key or a body."""
+
+    def event(self, name: str, **fields: object) -> None:
+        """Something that an operator may want to know."""
+
+    def warning(self, name: str, **fields: object) -> None:
+        """Something that an operator should look at."""
+
+    def failure(self, name: str, error: BaseException, **fields: object) -> None:
+        """A failure of ours; the log gets the traceback unless the cause is known."""
+
+    def exchange(self, fields: dict[str, object]) -> None:
+        """One exchange, answered or taken over."""
+
+    def session_end(self, session: Session) -> None:
+        """One session that has ended."""

@@ -1,0 +1,110 @@
+"""Which target is what: the public routes and the administration's, and their methods.
+
+A route names what was asked for; whether the caller may have it comes later. The
+path is judged first (404), then the method (405 with Allow).
+"""
+
+from __future__ import annotations
+
+__all__ = ["ADMIN", "PUBLIC", "Match", "Route", "match"]
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+
+from relay.errors import Refusal
+from relay.protocol.target import Target
+
+
+class Route(Enum):
+    START = "start"
+    STOP_SESSION = "stop_session"
+    GENERIC_WEBSOCKET = "generic_websocket"
+    PROVIDER_WEBSOCKET = "provider_websocket"
+    LIVEZ = "livez"
+    READYZ = "readyz"
+    ADMIN_SESSIONS = "admin_sessions"
+    ADMIN_SESSION = "admin_session"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A route and what its path named: agent, session, host, token."""
+
+    route: Route
+    names: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A path of fixed and named segments, and the methods that it takes.
+
+    An empty `methods` leaves the method to the route (a WebSocket has rules of its own).
+    """
+
+    route: Route
+    segments: tuple[str, ...]
+    methods: tuple[bytes, ...]
+
+
+def _pattern(route: Route, path: str, *methods: bytes) -> Pattern:
+    return Pattern(route, tuple(path.split("/")), methods)
+
+
+PUBLIC = (
+    _pattern(Route.START, "v1/public/{agent}/start", b"POST"),
+    _pattern(Route.STOP_SESSION, "v1/agents/{agent}/sessions/{session}", b"DELETE"),
+    _pattern(Route.GENERIC_WEBSOCKET, "ws/generic"),
+    _pattern(Route.GENERIC_WEBSOCKET, "ws/generic/{host}"),
+    _pattern(Route.GENERIC_WEBSOCKET, "ws/generic/{host}/{token}"),
+    _pattern(Route.PROVIDER_WEBSOCKET, "ws/{provider}"),
+)
+ADMIN = (
+    _pattern(Route.LIVEZ, "livez", b"GET", b"HEAD"),
+    _pattern(Route.READYZ, "readyz", b"GET", b"HEAD"),
+    _pattern(Route.ADMIN_SESSIONS, "sessions", b"GET", b"HEAD"),
+    _pattern(Route.ADMIN_SESSION, "sessions/{session}", b"GET", b"HEAD", b"DELETE"),
+)
+
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+def match(table: tuple[Pattern, ...], method: bytes, target: Target) -> Match:
+    """The first route of `table` that the target fits.
+
+    Raises:
+        Refusal: 404 for no such path, 405 with Allow for another method.
+    """
+    for pattern in table:
+        names = _names(pattern.segments, target.segments)
+        if names is None:
+            continue
+        if pattern.methods and method not in pattern.methods:
+            allow = b", ".join(pattern.methods)
+            raise Refusal(
+                405,
+                f"this address takes {allow.decode()}",
+                cause="method_not_allowed",
+                headers=((b"allow", allow),),
+            )
+        return Match(pattern.route, names)
+    raise Refusal(404, "there is nothing at this path", cause="no_such_path")
+
+
+def _names(pattern: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:
+    if len(pattern) != len(segments):
+        return None
+    names = {}
+    for expected, found in zip(pattern, segments, strict=True):
+        if expected.startswith("{"):
+            if not found:
+                return None
+            names[expected[1:-1]] = found
+        elif expected != found:
+            return None
+    return names
+
+
+def is_session_id(text: str) -> bool:
+    """A session id is a UUID in its usual spelling."""
+    return UUID.fullmatch(text) is not None

@@ -1,0 +1,118 @@
+"""The life of a session: its states, its moves, and its record.
+
+A session is made by /start (reserved) or by a caller who connects directly
+(waiting), is active while a bot holds it, and ends once. The store applies moves
+atomically; this table says which there are (docs/protocol.md, "Sessions").
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "END_STATES",
+    "LIVE",
+    "MOVES",
+    "Move",
+    "Session",
+    "SessionEnd",
+    "SessionState",
+    "move",
+]
+
+from enum import StrEnum
+
+import msgspec
+
+
+class SessionState(StrEnum):
+    RESERVED = "reserved"  # /start has answered; a place is held for a while
+    WAITING = "waiting"  # a caller is here, no bot has answered yet
+    ACTIVE = "active"  # a bot holds it
+    ENDED = "ended"
+
+
+LIVE = (SessionState.RESERVED, SessionState.WAITING, SessionState.ACTIVE)
+
+
+class Move(StrEnum):
+    ADMIT = "admit"  # a caller with a right to it has come
+    GIVE_BACK = "give back"  # no capacity, or the bot refused: the token may be used again
+    ACTIVATE = "activate"  # the 101 went out
+    END = "end"
+
+
+MOVES: dict[tuple[SessionState, Move], SessionState] = {
+    (SessionState.RESERVED, Move.ADMIT): SessionState.WAITING,
+    (SessionState.RESERVED, Move.END): SessionState.ENDED,
+    (SessionState.WAITING, Move.GIVE_BACK): SessionState.RESERVED,
+    (SessionState.WAITING, Move.ACTIVATE): SessionState.ACTIVE,
+    (SessionState.WAITING, Move.END): SessionState.ENDED,
+    (SessionState.ACTIVE, Move.END): SessionState.ENDED,
+}
+
+
+def move(state: SessionState, by: Move) -> SessionState | None:
+    """The state after a move, or None when the move is not possible."""
+    return MOVES.get((state, by))
+
+
+class SessionEnd(msgspec.Struct, frozen=True):
+    """Why and how a session ended.
+
+    Attributes:
+        cause: one of `END_STATES`.
+        code, reason: of the Close that ended its WebSocket, where there was one.
+        figures: what the tunnel carried, JSON text, or "".
+    """
+
+    cause: str
+    code: int | None = None
+    reason: str = ""
+    figures: str = ""
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as the store keeps it; times are unix seconds."""
+
+    id: str
+    agent: str
+    organization: str
+    state: SessionState
+    created: float
+    reserved_until: float = 0.0
+    expires: float = 0.0  # a reserved session that nobody claims ends then
+    max_duration: float = 0.0
+    transport: str = "websocket"
+    instance: str | None = None
+    node: str | None = None
+    admitted: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    cause: str | None = None
+    close_code: int | None = None
+    close_reason: str = ""
+    figures: str = ""
+
+
+# Cause of the end -> (endState, completionStatus) with the names of the public API
+# (docs/protocol.md, "Causes"). A session that no bot ever held has not "completed".
+END_STATES: dict[str, tuple[str, str]] = {
+    "client_closed": ("completed", "WS_CONNECTION_CLOSED"),
+    "bot_closed": ("completed", "WS_CONNECTION_CLOSED"),
+    "bot_ended": ("completed", "WS_CONNECTION_CLOSED"),
+    "client_gone": ("completed", "WS_CONNECTION_CLOSED"),
+    "bot_lost": ("agent_error", "WS_CONNECTION_CLOSED"),
+    "client_protocol_error": ("completed", "WS_CONNECTION_CLOSED"),
+    "bot_protocol_error": ("agent_error", "WS_CONNECTION_CLOSED"),
+    "client_message_too_big": ("completed", "WS_CONNECTION_CLOSED"),
+    "bot_message_too_big": ("agent_error", "WS_CONNECTION_CLOSED"),
+    "stopped": ("terminated", "WS_CONNECTION_CLOSED"),
+    "time_limit": ("completed", "WS_CONNECTION_CLOSED"),
+    "idle": ("completed", "WS_CONNECTION_CLOSED"),
+    "drain": ("terminated", "WS_CONNECTION_CLOSED"),
+    "pump_died": ("unknown", "WS_CONNECTION_CLOSED"),
+    "lost": ("unknown", "WS_CONNECTION_CLOSED"),
+    "unused": ("ended_before_agent_start", "WS_CONNECTION_CLOSED"),
+    "client_left": ("ended_before_agent_start", "WS_CONNECTION_CLOSED"),
+    "no_instance": ("agent_start_timeout", "BOT_CONNECTION_TIMEOUT"),
+    "bot_refused": ("agent_error", "HTTP_ERROR"),
+}

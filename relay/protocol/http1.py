@@ -1,0 +1,212 @@
+"""Request heads, stricter than h11: what a front door that forwards may accept (docs/http.md).
+
+h11 is a lenient parser for endpoints: it takes a bare line feed for a line end,
+joins folded lines, collapses equal Content-Lengths and lets Transfer-Encoding win
+over Content-Length. Any of these lets two parsers in a row see two different
+requests, so they are refused here, before and after h11 has parsed.
+
+Theory of operation
+   `HeadBuffer` cuts one head out of what was received, within limits, and refuses
+   bytes that no head may contain. `parse_request` gives exactly these bytes to a
+   fresh h11 connection and judges what comes out. Bodies then go through the same
+   h11 connection.
+"""
+
+from __future__ import annotations
+
+__all__ = ["HeadBuffer", "HeadLimits", "Request", "parse_request"]
+
+import re
+from dataclasses import dataclass
+
+import h11
+
+from relay.errors import Refusal
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+# RFC 9112 section 2.2: a server should ignore at least one empty line before a request.
+MAX_LEADING_LINES = 2
+
+BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+BARE_CARRIAGE_RETURN = re.compile(rb"\r(?!\n)")
+# Field content: visible ASCII, space, tab, and obs-text bytes (RFC 9110 section 5.5).
+FORBIDDEN = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]")
+FOLDED = re.compile(rb"\r\n[ \t]")
+LENGTH = re.compile(rb"[0-9]{1,18}")
+# RFC 9112 section 3.2: uri-host with an optional port; userinfo is not allowed.
+HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~%!$&'()*+,;=]+)(?::[0-9]{0,5})?")
+REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^ ]+ HTTP/[0-9]\.[0-9]")
+
+
+@dataclass(frozen=True, slots=True)
+class HeadLimits:
+    """Bounds on a request head in bytes and field lines; reasons are in `policy.catalog`."""
+
+    max_target: int
+    max_head: int
+    max_header_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request head that passed every rule; field names are lower case."""
+
+    method: bytes
+    target: bytes
+    version: bytes
+    headers: Headers
+
+    def values(self, name: bytes) -> list[bytes]:
+        """The values of every field line of this name, in order."""
+        return [value for key, value in self.headers if key == name]
+
+    def value(self, name: bytes) -> bytes | None:
+        """The value of the first field line of this name."""
+        return next((value for key, value in self.headers if key == name), None)
+
+    def tokens(self, name: bytes) -> list[bytes]:
+        """The members of a comma-separated field over all its lines, in lower case."""
+        members = (
+            part.strip().lower() for value in self.values(name) for part in value.split(b",")
+        )
+        return [member for member in members if member]
+
+    @property
+    def has_body(self) -> bool:
+        return (
+            self.value(b"transfer-encoding") is not None
+            or (self.value(b"content-length") or b"0").strip(b"0") != b""
+        )
+
+
+class HeadBuffer:
+    """What was received and not yet used: cuts one head after the other from its front.
+
+    Bytes are looked at once, so a client that sends its head a byte at a time costs
+    no more than one that sends it whole.
+    """
+
+    def __init__(self, limits: HeadLimits) -> None:
+        self._limits = limits
+        self._data = bytearray()
+        self._seen = 0
+        self._leading = 0
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def feed(self, data: bytes) -> None:
+        self._data += data
+
+    def take(self) -> bytes:
+        """Everything that is left: the bytes behind the last head."""
+        data = bytes(self._data)
+        self._data.clear()
+        self._seen = self._leading = 0
+        return data
+
+    def next_head(self) -> bytes | None:
+        """Cut the next head, with its empty line, from the front; None for "not yet".
+
+        Raises:
+            Refusal: 400 for bytes that no head may contain, 414 for a request line and 431
+                for a head that is too long. The connection can't be used afterwards.
+        """
+        data, limits = self._data, self._limits
+        while data.startswith(b"\r\n") and self._leading < MAX_LEADING_LINES:
+            del data[:2]
+            self._leading += 1
+        # A pattern may begin in the last three bytes seen before.
+        start = max(0, self._seen - 3)
+        end = data.find(b"\r\n\r\n", start, limits.max_head + 4)
+        stop = end + 4 if end >= 0 else len(data) - data.endswith(b"\r")
+        _check_bytes(data, start, stop)
+        if data.find(b"\r\n", 0, limits.max_target + 2) < 0 and len(data) > limits.max_target:
+            reason = f"the request line is longer than {limits.max_target} bytes"
+            raise _refusal(414, reason, "target_too_long")
+        if end < 0:
+            self._seen = len(data)
+            if len(data) > limits.max_head:
+                reason = f"the request head is longer than {limits.max_head} bytes"
+                raise _refusal(431, reason, "head_too_long")
+            return None
+        head = bytes(data[: end + 4])
+        if head.count(b"\r\n") - 2 > limits.max_header_count:
+            reason = f"more than {limits.max_header_count} header fields"
+            raise _refusal(431, reason, "too_many_headers")
+        del data[: end + 4]
+        self._seen = self._leading = 0
+        return head
+
+
+def parse_request(head: bytes) -> tuple[Request, h11.Connection]:
+    """Parse one head; the returned h11 connection takes the body and writes the answer.
+
+    Raises:
+        Refusal: 400, 417, 501 or 505, with the reason; the connection has to be closed.
+    """
+    if not REQUEST_LINE.match(head):
+        raise _refusal(400, "the request line is not METHOD TARGET HTTP/1.1", "bad_request_line")
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
+    connection.receive_data(head)
+    try:
+        event = connection.next_event()
+    except h11.RemoteProtocolError:
+        raise _refusal(400, "the request head is not valid HTTP/1.1", "bad_head") from None
+    if not isinstance(event, h11.Request):
+        raise _refusal(400, "the request head is not valid HTTP/1.1", "bad_head")
+    request = Request(
+        method=event.method,
+        target=event.target,
+        version=event.http_version,
+        headers=tuple(event.headers),
+    )
+    _check_version_and_host(request)
+    _check_framing(request)
+    return request, connection
+
+
+def _check_bytes(data: bytearray, start: int, stop: int) -> None:
+    # Looking behind sees the bytes in front of `start`: a slice would not.
+    if BARE_LINE_FEED.search(data, start, stop) or BARE_CARRIAGE_RETURN.search(data, start, stop):
+        raise _refusal(400, "lines must end with CR LF", "bare_line_end")
+    if FORBIDDEN.search(data, start, stop):
+        raise _refusal(400, "the request head contains a control byte", "control_byte")
+    if FOLDED.search(data, start, stop):
+        raise _refusal(400, "folded header lines are not accepted", "folded_header")
+
+
+def _check_version_and_host(request: Request) -> None:
+    if request.version not in (b"1.0", b"1.1"):
+        raise _refusal(505, "only HTTP/1.0 and HTTP/1.1 are spoken here", "http_version")
+    hosts = request.values(b"host")
+    if len(hosts) > 1:
+        raise _refusal(400, "more than one Host field", "bad_host")
+    if (request.version == b"1.1" and not hosts) or (hosts and not HOST.fullmatch(hosts[0])):
+        raise _refusal(400, "the Host field is not a host with an optional port", "bad_host")
+    if request.method == b"CONNECT":
+        raise _refusal(501, "CONNECT is not offered here", "method_not_implemented")
+
+
+def _check_framing(request: Request) -> None:
+    """One framing, spelt plainly (RFC 9112 section 6.3; decision: both at once is 400)."""
+    lengths = request.values(b"content-length")
+    codings = request.values(b"transfer-encoding")
+    if codings and lengths:
+        raise _refusal(400, "both Content-Length and Transfer-Encoding", "two_framings")
+    if codings and request.version == b"1.0":
+        raise _refusal(400, "Transfer-Encoding in an HTTP/1.0 request", "two_framings")
+    if codings and (len(codings) > 1 or codings[0].lower() != b"chunked"):
+        raise _refusal(501, "the only transfer coding offered is chunked", "transfer_coding")
+    if len(lengths) > 1 or (lengths and not LENGTH.fullmatch(lengths[0])):
+        raise _refusal(400, "Content-Length must be one decimal number", "bad_length")
+    if lengths and b"content-length" in request.tokens(b"connection"):
+        raise _refusal(400, "Connection names Content-Length", "bad_connection_field")
+    expectations = request.tokens(b"expect")
+    if expectations and expectations != [b"100-continue"]:
+        raise _refusal(417, "the only expectation offered is 100-continue", "expectation")
+
+
+def _refusal(status: int, reason: str, cause: str) -> Refusal:
+    return Refusal(status, reason, cause=cause, close=True)

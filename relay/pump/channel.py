@@ -1,0 +1,188 @@
+"""The hand-over between the control process and a pump: messages with descriptors.
+
+A Unix socket of type SEQPACKET keeps message boundaries and delivers a message
+with its descriptors whole or not at all, so there is no framing and no partial
+state on either side (unix(7)). Messages are msgpack; the type is a tag.
+
+Direction    messages
+to a pump    Adopt (with two descriptors: client, bot), End, EndAll, Recorded, Ask, Quit
+to control   Live (one per tunnel), Finished (until Recorded), Ready (after the others)
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "MAX_EARLY",
+    "MAX_MESSAGE",
+    "Adopt",
+    "Ask",
+    "End",
+    "EndAll",
+    "Figures",
+    "Finished",
+    "Live",
+    "Quit",
+    "Ready",
+    "Recorded",
+    "ToControl",
+    "ToPump",
+    "decode_to_control",
+    "decode_to_pump",
+    "receive",
+    "send",
+]
+
+import array
+import socket
+from typing import Literal
+
+import msgspec
+
+KIB = 1024
+
+# Early bytes of one side that ride along with an Adopt. A caller has no reason to
+# send before the 101, a bot little; one handshake read of each side fits.
+MAX_EARLY = 48 * KIB
+# A whole message: the 101, early bytes of both sides, the rest. Below Linux's default
+# of 208 KiB for a Unix socket's send buffer, which bounds a SEQPACKET message.
+MAX_MESSAGE = 160 * KIB
+# Descriptors a message may carry: client and bot.
+MAX_DESCRIPTORS = 2
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What one direction carried: bytes and messages, times in seconds."""
+
+    bytes: int = 0
+    messages: int = 0
+    largest_gap: float = 0.0
+    held_time: float = 0.0
+
+
+class Adopt(msgspec.Struct, frozen=True, tag=True):
+    """An established pair, with every byte already read from either side.
+
+    Attributes:
+        tunnel: a name that is unique over the pump's life.
+        session: the session that this tunnel carries.
+        preface: goes to the client first and is no frame: the 101 response.
+        from_client: frames read from the client, for the bot.
+        from_bot: frames read from the bot, for the client.
+        rsv: reserved bits that the negotiated extensions may use.
+        max_message: longest message in bytes, 0 for no limit.
+        max_seconds: longest life of the tunnel, 0 for no limit.
+        close_timeout: seconds that a Close waits for its answer.
+    """
+
+    tunnel: str
+    session: str
+    preface: bytes = b""
+    from_client: bytes = b""
+    from_bot: bytes = b""
+    rsv: int = 0
+    max_message: int = 0
+    max_seconds: float = 0.0
+    close_timeout: float = 5.0
+
+
+class End(msgspec.Struct, frozen=True, tag=True):
+    """End one tunnel with a Close, for the reason given."""
+
+    tunnel: str
+    why: Literal["stop", "drain"]
+
+
+class EndAll(msgspec.Struct, frozen=True, tag=True):
+    """End every tunnel, because the node stops (Close 1012)."""
+
+
+class Recorded(msgspec.Struct, frozen=True, tag=True):
+    """These reports are in the store; the pump may forget them."""
+
+    tunnels: list[str]
+
+
+class Ask(msgspec.Struct, frozen=True, tag=True):
+    """Send Live for every tunnel, every report not yet recorded, then Ready."""
+
+
+class Quit(msgspec.Struct, frozen=True, tag=True):
+    """Exit as soon as no tunnel is left and every report is recorded."""
+
+
+class Live(msgspec.Struct, frozen=True, tag=True):
+    """A tunnel as it stands."""
+
+    tunnel: str
+    session: str
+    seconds: float
+    from_client: Figures
+    from_bot: Figures
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True):
+    """A tunnel that has ended: the one cause, the close code, what it carried."""
+
+    tunnel: str
+    session: str
+    cause: str
+    code: int | None
+    reason: str
+    seconds: float
+    from_client: Figures
+    from_bot: Figures
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The answer to Ask is complete; `lost` reports had to be forgotten (table full)."""
+
+    lost: int = 0
+
+
+ToPump = Adopt | End | EndAll | Recorded | Ask | Quit
+ToControl = Live | Finished | Ready
+
+_encoder = msgspec.msgpack.Encoder()
+_to_pump = msgspec.msgpack.Decoder(ToPump)
+_to_control = msgspec.msgpack.Decoder(ToControl)
+
+
+def send(sock: socket.socket, message: ToPump | ToControl, fds: tuple[int, ...] = ()) -> None:
+    """Send one message whole, without waiting.
+
+    Raises:
+        BlockingIOError: the other side's queue is full.
+        OSError: the other side is gone.
+    """
+    payload = _encoder.encode(message)
+    if len(payload) > MAX_MESSAGE:
+        raise ValueError(f"message of {len(payload)} bytes, at most {MAX_MESSAGE}")
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([payload], rights, socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """Receive one message and its descriptors, without waiting; b"" is end of stream.
+
+    The descriptors belong to the caller and are not inherited by children.
+
+    Raises:
+        BlockingIOError: there is none.
+        OSError: the other side is gone.
+    """
+    payload, fds, _flags, _address = socket.recv_fds(
+        sock, MAX_MESSAGE, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+    )
+    return payload, fds
+
+
+def decode_to_pump(payload: bytes) -> ToPump:
+    """Raises msgspec.DecodeError for anything but a message to a pump."""
+    message: ToPump = _to_pump.decode(payload)
+    return message
+
+
+def decode_to_control(payload: bytes) -> ToControl:
+    """Raises msgspec.DecodeError for anything but a message to the control process."""
+    message: ToControl = _to_control.decode(payload)
+    return message

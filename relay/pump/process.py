@@ -1,0 +1,203 @@
+"""The pump as a process: its loop, its channel to a control process, its end.
+
+The control process may come and go: a new one connects, asks for what is live and
+what has ended, and takes over; the older connection is dropped. Without one the
+tunnels go on. A pump with neither control process nor tunnels exits, and leaves
+reports that nobody has recorded in a file for the next control process.
+"""
+
+from __future__ import annotations
+
+__all__ = ["PumpProcess", "read_spool", "spool_path"]
+
+import os
+import signal
+import socket
+import time
+from collections import deque
+from pathlib import Path
+
+import msgspec
+
+from relay.protocol.lifecycle import Event
+from relay.pump import channel
+from relay.pump.channel import Finished
+from relay.pump.pump import Pump
+
+# Ended tunnels kept until a control process has recorded them: days of calls for one
+# node, 20 MiB at most. Over it the oldest are forgotten and counted.
+MAX_REPORTS = 100_000
+# How long a pump without tunnels waits for a new control process before it exits; a
+# supervisor restarts a killed daemon well within this.
+ORPHAN_WAIT = 10.0
+TURN_TIMEOUT = 1.0
+# Messages taken from the control process in one turn, so that a burst of new calls
+# cannot hold up those that run.
+MAX_COMMANDS = 16
+
+
+def spool_path(runtime_dir: Path, index: int) -> Path:
+    """Where pump `index` leaves reports that no control process has recorded."""
+    return runtime_dir / f"pump-{index}.finished"
+
+
+def read_spool(path: Path) -> list[Finished]:
+    """The reports left by a pump that has exited; none if there is no file or it is damaged."""
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=list[Finished])
+    except (OSError, msgspec.DecodeError):
+        return []
+
+
+class PumpProcess:
+    """Runs a `Pump` between a listening channel socket and whoever is in control.
+
+    Args:
+        listener: a listening Unix SEQPACKET socket.
+        spool: where reports go that nobody took.
+    """
+
+    def __init__(self, listener: socket.socket, spool: Path) -> None:
+        listener.setblocking(False)
+        self.pump = Pump(time.monotonic)
+        self._listener = listener
+        self._spool = spool
+        self._control: socket.socket | None = None
+        self._outbox: deque[channel.ToControl] = deque(maxlen=MAX_REPORTS)  # Ask repairs a loss
+        self._reports: dict[str, Finished] = {}
+        self._forgotten = 0
+        self._quitting = False
+        self._alone_since = time.monotonic()
+        self._wants_write = False
+        self.pump.watch(listener.fileno(), self._accept)
+
+    def run(self) -> None:
+        """Serve until told to quit, or until nobody is left to serve."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's
+        signal.signal(signal.SIGTERM, lambda *_: self._end_all())
+        while not self._over():
+            self.pump.turn(TURN_TIMEOUT)
+            self._collect()
+        if self._reports:
+            self._spool.write_bytes(msgspec.msgpack.encode(list(self._reports.values())))
+        self.pump.close()
+
+    def _over(self) -> bool:
+        if self.pump.tunnels:
+            return False
+        if self._control is not None:
+            return self._quitting and not self._reports
+        return self._quitting or time.monotonic() - self._alone_since > ORPHAN_WAIT
+
+    def _collect(self) -> None:
+        for report in self.pump.take_reports():
+            if len(self._reports) >= MAX_REPORTS:
+                del self._reports[next(iter(self._reports))]
+                self._forgotten += 1
+            self._reports[report.tunnel] = report
+            self._outbox.append(report)
+        if self._outbox:
+            self._send()
+
+    # The channel.
+
+    def _accept(self) -> None:
+        try:
+            control, _address = self._listener.accept()
+        except OSError:
+            return
+        control.setblocking(False)
+        self._hang_up()
+        self._control = control
+        self._wants_write = False
+        self.pump.watch(control.fileno(), self._receive)
+
+    def _hang_up(self) -> None:
+        self._outbox.clear()
+        if self._control is not None:
+            self.pump.unwatch(self._control.fileno())
+            self._control.close()
+            self._control = None
+            self._alone_since = time.monotonic()
+
+    def _receive(self) -> None:
+        control = self._control
+        if control is None:
+            return
+        if self._wants_write:
+            self._send()
+        for _ in range(MAX_COMMANDS):
+            try:
+                payload, fds = channel.receive(control)
+            except BlockingIOError:
+                return
+            except OSError:
+                payload, fds = b"", []
+            if not payload:
+                self._hang_up()
+                return
+            self._obey(payload, fds)
+            if self._control is not control:
+                return
+
+    def _obey(self, payload: bytes, fds: list[int]) -> None:
+        try:
+            message = channel.decode_to_pump(payload)
+        except msgspec.DecodeError:
+            message = None
+        if isinstance(message, channel.Adopt):
+            self._adopt(message, fds)
+            return
+        for fd in fds:
+            os.close(fd)
+        if isinstance(message, channel.End):
+            event = Event.STOP if message.why == "stop" else Event.DRAIN
+            self.pump.end(message.tunnel, event)
+        elif isinstance(message, channel.EndAll):
+            self._end_all()
+        elif isinstance(message, channel.Recorded):
+            for tunnel in message.tunnels:
+                self._reports.pop(tunnel, None)
+        elif isinstance(message, channel.Ask):
+            self._collect()
+            self._outbox.clear()  # the answer repeats what had not been sent
+            self._outbox.extend(self.pump.snapshot())
+            self._outbox.extend(self._reports.values())
+            self._outbox.append(channel.Ready(lost=self._forgotten))
+            self._send()
+        elif isinstance(message, channel.Quit):
+            self._quitting = True
+
+    def _adopt(self, message: channel.Adopt, fds: list[int]) -> None:
+        if len(fds) != channel.MAX_DESCRIPTORS:
+            for fd in fds:
+                os.close(fd)
+            return
+        downstream, upstream = (socket.socket(fileno=fd) for fd in fds)
+        try:
+            self.pump.adopt(message, downstream, upstream)
+        except ValueError:
+            downstream.close()
+            upstream.close()
+
+    def _end_all(self) -> None:
+        for tunnel in list(self.pump.tunnels):
+            self.pump.end(tunnel, Event.DRAIN)
+
+    def _send(self) -> None:
+        control = self._control
+        if control is None:
+            self._outbox.clear()
+            return
+        try:
+            while self._outbox:
+                channel.send(control, self._outbox[0])
+                self._outbox.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._hang_up()
+            return
+        if bool(self._outbox) != self._wants_write:
+            self._wants_write = bool(self._outbox)
+            self.pump.watch(control.fileno(), self._receive, writing=self._wants_write)

@@ -1,0 +1,216 @@
+"""The pump: one epoll, every tunnel, one turn at a time.
+
+A synchronous object, testable over socket pairs: `adopt`, `turn`, `end`,
+`snapshot`, `take_reports`. It never raises for what a peer does; a tunnel that
+fails in an unforeseen way is dropped alone.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Pump"]
+
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from relay.protocol.lifecycle import Event
+from relay.pump.channel import Adopt, Finished, Live
+from relay.pump.transfer import READ_SIZE, End, interest
+from relay.pump.tunnel import Tunnel
+
+# Events taken per turn. More lets one turn last longer before the clock is read
+# again; fewer costs more epoll calls. Chosen, not measured.
+MAX_EVENTS = 256
+# The sweep for deadlines: a closing tunnel's timeouts and the longest session.
+# Coarse, since neither needs better than this; no timer per tunnel.
+SWEEP_CLOSING = 0.25
+SWEEP_ALL = 1.0
+
+READABLE = ~select.EPOLLOUT  # IN, HUP and ERR all mean: a read will tell
+
+
+class Pump:
+    """Relays every adopted tunnel.
+
+    Args:
+        clock: seconds, monotonic; read twice a turn, so figures have this resolution.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._epoll = select.epoll()
+        self._ends: dict[int, End] = {}
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._scratch = bytearray(READ_SIZE)
+        self._view = memoryview(self._scratch)
+        self._released: list[End] = []
+        self._reports: deque[Finished] = deque()
+        self._next_sweep = self._next_full_sweep = 0.0
+        self.tunnels: dict[str, Tunnel] = {}
+        self.closing: dict[str, Tunnel] = {}
+        self.turns = 0
+
+    def adopt(self, adopt: Adopt, downstream: socket.socket, upstream: socket.socket) -> None:
+        """Own both sockets and relay between them from now on.
+
+        Raises:
+            ValueError: a tunnel of this name exists; the sockets stay the caller's.
+        """
+        if adopt.tunnel in self.tunnels:
+            raise ValueError(f"tunnel {adopt.tunnel} exists")
+        now = self._clock()
+        tunnel = Tunnel(self, adopt, downstream, upstream, now)
+        self.tunnels[adopt.tunnel] = tunnel
+        self._ends[tunnel.downstream.fd] = tunnel.downstream
+        self._ends[tunnel.upstream.fd] = tunnel.upstream
+        tunnel.start(now)
+        self._close_released()
+
+    def end(self, tunnel: str, event: Event) -> None:
+        """End a tunnel with the Close that `event` stands for; unknown names are ignored."""
+        found = self.tunnels.get(tunnel)
+        if found is not None:
+            found.apply(event, self._clock())
+            self._close_released()
+
+    def turn(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds for readiness and serve one batch."""
+        wait = min(timeout, SWEEP_CLOSING if self.closing else SWEEP_ALL)
+        events = self._epoll.poll(wait, MAX_EVENTS)
+        self.turns += 1
+        now = self._clock()
+        ends, scratch, view = self._ends, self._scratch, self._view
+        others = None
+        for fd, mask in events:
+            end = ends.get(fd)
+            if end is None:
+                others = self._note_other(others, fd)
+                continue
+            try:
+                if mask & READABLE and end.registered & select.EPOLLIN:
+                    end.incoming.pull(scratch, view, now)
+                if mask != select.EPOLLIN and end.outgoing.held:
+                    end.outgoing.flush(now)
+            except Exception:
+                # No tunnel may stop the pump. What is not foreseen ends its tunnel.
+                self._drop(end.tunnel, now)
+        if now >= self._next_sweep:
+            self._sweep(now)
+        self._close_released()
+        for callback in others or ():
+            callback()
+
+    def watch(self, fd: int, callback: Callable[[], None], *, writing: bool = False) -> None:
+        """Call `callback` when the descriptor, no tunnel's, is ready; again to change it."""
+        mask = select.EPOLLIN | (select.EPOLLOUT if writing else 0)
+        if fd in self._watched:
+            self._epoll.modify(fd, mask)
+        else:
+            self._epoll.register(fd, mask)
+        self._watched[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        del self._watched[fd]
+        self._epoll.unregister(fd)
+
+    def snapshot(self) -> list[Live]:
+        """Every tunnel as it stands."""
+        now = self._clock()
+        return [
+            Live(
+                tunnel=name,
+                session=tunnel.adopt.session,
+                seconds=round(now - tunnel.started, 6),
+                from_client=tunnel.figures(tunnel.from_client, now),
+                from_bot=tunnel.figures(tunnel.from_bot, now),
+            )
+            for name, tunnel in self.tunnels.items()
+        ]
+
+    def take_reports(self) -> list[Finished]:
+        """Reports of tunnels that ended since the last call."""
+        taken = list(self._reports)
+        self._reports.clear()
+        return taken
+
+    def close(self) -> None:
+        """Drop everything at once, without Close frames; for the end of the process."""
+        now = self._clock()
+        for tunnel in list(self.tunnels.values()):
+            self.retire(tunnel, now)
+        self._close_released()
+        self._epoll.close()
+
+    # Called by tunnels.
+
+    def update_interest(self, end: End) -> None:
+        """Bring the epoll registration of `end` in line with its transfers."""
+        wanted = interest(end.incoming, end.outgoing)
+        if wanted == end.registered or end.released:
+            return
+        if not wanted:
+            self._epoll.unregister(end.fd)
+        elif end.registered:
+            self._epoll.modify(end.fd, wanted)
+        else:
+            self._epoll.register(end.fd, wanted)
+        end.registered = wanted
+
+    def retire(self, tunnel: Tunnel, now: float) -> None:
+        """The tunnel is over: report it now, close its sockets at the end of the batch."""
+        if tunnel.retired:
+            return
+        tunnel.retired = True
+        name = tunnel.adopt.tunnel
+        self.tunnels.pop(name, None)
+        self.closing.pop(name, None)
+        self._reports.append(tunnel.report(now))
+        self.release(tunnel.downstream)
+        self.release(tunnel.upstream)
+
+    def release(self, end: End, *, reset: bool = False) -> None:
+        """Give up one socket; it is closed at the end of the batch, with a reset if wanted."""
+        if end.released:
+            return
+        end.released = True
+        if reset:
+            end.set_reset()
+        # Unregister, forget, close, in this order: a number that the kernel gives out
+        # again must meet neither a registration nor an entry of the old one.
+        if end.registered:
+            self._epoll.unregister(end.fd)
+            end.registered = 0
+        del self._ends[end.fd]
+        self._released.append(end)
+
+    # Parts of a turn.
+
+    def _note_other(
+        self, others: list[Callable[[], None]] | None, fd: int
+    ) -> list[Callable[[], None]] | None:
+        callback = self._watched.get(fd)
+        if callback is None:
+            return others
+        # Served after the tunnels: an adoption must not meet this batch's stale events.
+        return [*(others or ()), callback]
+
+    def _sweep(self, now: float) -> None:
+        self._next_sweep = now + SWEEP_CLOSING
+        for tunnel in list(self.closing.values()):
+            tunnel.check_deadlines(now)
+        if now >= self._next_full_sweep:
+            self._next_full_sweep = now + SWEEP_ALL
+            for tunnel in [each for each in self.tunnels.values() if now >= each.deadline]:
+                if tunnel.state.ending is None:
+                    tunnel.apply(Event.TIME_LIMIT, now)
+
+    def _drop(self, tunnel: Tunnel, now: float) -> None:
+        for end in (tunnel.downstream, tunnel.upstream):
+            self.release(end, reset=True)
+        self.retire(tunnel, now)
+
+    def _close_released(self) -> None:
+        for end in self._released:
+            end.sock.close()
+        self._released.clear()

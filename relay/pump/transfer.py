@@ -1,0 +1,229 @@
+"""One direction of a tunnel: read the source, pass what is legal, hold what the sink can't take.
+
+Laws
+1. Conservation and order: what was read is what was written, held, or dropped
+   because a Close had passed, in this order.
+2. Bounded: a transfer holds at most one read (`Scratch`) and one Close, and does
+   not read while it holds something for an open sink.
+3. A single writer: only the transfer writes to its sink.
+
+Kernel facts used here: epoll is level-triggered, so one `recv` and one `send` per
+wake-up are the whole cost of a message; a paused socket is unregistered, because
+one registered with no interest still reports a hang-up again and again.
+"""
+
+from __future__ import annotations
+
+__all__ = ["READ_SIZE", "End", "Transfer", "interest"]
+
+import select
+import socket
+from typing import TYPE_CHECKING
+
+from relay.protocol.lifecycle import Flow, Side
+
+if TYPE_CHECKING:
+    from relay.protocol.frames import FrameTracker
+    from relay.pump.tunnel import Tunnel
+
+# One read and so the most that a transfer holds: an audio message is below 3 KiB;
+# larger reads serve bulk transfers. 64 KiB is chosen, the bench may say otherwise.
+READ_SIZE = 64 * 1024
+
+
+class End:
+    """One socket of a tunnel: the transfer that reads it and the one that writes it."""
+
+    __slots__ = (
+        "fd",
+        "incoming",
+        "outgoing",
+        "registered",
+        "released",
+        "shut",
+        "side",
+        "sock",
+        "tunnel",
+    )
+
+    incoming: Transfer
+    outgoing: Transfer
+
+    def __init__(self, sock: socket.socket, side: Side, tunnel: Tunnel) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.side = side
+        self.tunnel = tunnel
+        self.registered = 0  # the epoll mask in force; 0 is "not registered"
+        self.released = False  # given up; closed at the end of the batch
+        self.shut = False  # our write side has been shut
+
+    def shut_write(self) -> None:
+        if not self.shut:
+            self.shut = True
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # the peer was faster; its loss is seen by the next read
+
+    def set_reset(self) -> None:
+        """Make the coming close a reset, which a WebSocket peer sees as 1006."""
+        try:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        except OSError:
+            pass  # a Unix socket knows no reset; closing it is all there is
+
+
+class Transfer:
+    """Moves the bytes of one direction and counts them.
+
+    Attributes:
+        flow: mirrors the lifecycle state, so that the hot path reads one field.
+        eof: the source has ended.
+        held: bytes read that the sink could not take yet.
+        bytes: payload and header bytes passed on; `largest_gap` and `held_time` in
+            seconds; messages are counted by the tracker.
+    """
+
+    __slots__ = (
+        "bytes",
+        "eof",
+        "flow",
+        "held",
+        "held_since",
+        "held_time",
+        "largest_gap",
+        "last_read",
+        "receive",
+        "send",
+        "sink",
+        "source",
+        "tracker",
+        "tunnel",
+    )
+
+    def __init__(self, source: End, sink: End, tracker: FrameTracker, now: float) -> None:
+        self.source = source
+        self.sink = sink
+        self.tunnel = source.tunnel
+        self.tracker = tracker
+        self.receive = source.sock.recv_into
+        self.send = sink.sock.send
+        self.flow = Flow.OPEN
+        self.eof = False
+        self.held = b""
+        self.held_since = 0.0
+        self.held_time = 0.0
+        self.bytes = 0
+        self.largest_gap = 0.0
+        self.last_read = now
+        source.incoming = self
+        sink.outgoing = self
+
+    def pull(self, scratch: bytearray, view: memoryview, now: float) -> None:
+        """Read the source once and pass on what may pass."""
+        try:
+            size = self.receive(scratch)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.tunnel.lost(self.source, now)
+            return
+        if size:
+            self.take(scratch, view, size, now)
+        else:
+            self.tunnel.source_ended(self, now)
+
+    def take(self, data: bytes | bytearray, view: memoryview, size: int, now: float) -> None:
+        """Pass on the first `size` bytes of `data` (`view` shows the same memory)."""
+        gap = now - self.last_read
+        self.last_read = now
+        if gap > self.largest_gap:
+            self.largest_gap = gap
+        tracker = self.tracker
+        if self.flow is Flow.OPEN:
+            passed = tracker.feed(data, size)
+        elif self.flow is Flow.CUTTING:
+            passed = tracker.cut(data, size)
+        else:
+            self._drop(data, size, now)
+            return
+        if passed:
+            self.bytes += passed
+            try:
+                sent = self.send(view[:passed])
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.tunnel.lost(self.sink, now)
+                return
+            if sent != passed:
+                self.hold(bytes(view[sent:passed]), now)
+        if passed != size or tracker.closed or self.flow is Flow.CUTTING:
+            rest = data[passed:size]
+            self.tunnel.marked(self, now)
+            if rest and tracker.violation is None and not tracker.closed:
+                self._drop(rest, len(rest), now)
+
+    def _drop(self, data: bytes | bytearray, size: int, now: float) -> None:
+        """Follow what comes behind the last Close written, only to see the answering one."""
+        if self.tracker.violation is None and not self.tracker.closed:
+            self.tracker.feed(data, size)
+            self.tunnel.dropped(self, now)
+
+    def hold(self, data: bytes, now: float) -> None:
+        """Keep bytes that the sink could not take; reading stops until they are gone."""
+        if not self.held:
+            self.held_since = now
+        self.held += data
+        self.tunnel.update_interest()
+
+    def write(self, data: bytes, now: float) -> None:
+        """Add bytes of our own: an upgrade response or a Close."""
+        if not self.held:
+            try:
+                data = data[self.send(data) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.tunnel.lost(self.sink, now)
+                return
+        if data:
+            self.hold(data, now)
+
+    def flush(self, now: float) -> None:
+        """The sink may take more: write what is held."""
+        try:
+            sent = self.send(self.held)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.tunnel.lost(self.sink, now)
+            return
+        self.held = self.held[sent:]
+        if not self.held:
+            self.held_time += now - self.held_since
+            self.tunnel.flushed(now)
+
+    def discard(self, now: float) -> None:
+        """Nothing can be written to the sink any more."""
+        if self.held:
+            self.held = b""
+            self.held_time += now - self.held_since
+
+
+def interest(incoming: Transfer, outgoing: Transfer) -> int:
+    """What to wait for at the end that `incoming` reads and `outgoing` writes.
+
+    Read while the source lives and nothing is held for an open sink; behind a
+    Close go on reading, to see the answer and the end. Write while bytes are held.
+    """
+    mask = 0
+    if not incoming.eof and (
+        not incoming.held or incoming.flow is Flow.CLOSED or incoming.flow is Flow.BROKEN
+    ):
+        mask = select.EPOLLIN
+    if outgoing.held:
+        mask |= select.EPOLLOUT
+    return mask

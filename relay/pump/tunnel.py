@@ -1,0 +1,233 @@
+"""An established WebSocket pair: two transfers and the lifecycle that ends them.
+
+The lifecycle (`protocol.lifecycle`) decides; this module carries out: it writes a
+Close at a boundary, aborts a side that was left inside a frame, shuts write sides,
+keeps the epoll interest in step with the transfers, and reports the end.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BOUNDARY_TIMEOUT", "Tunnel"]
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from relay.protocol.frames import MESSAGE_TOO_BIG, FrameTracker, close_frame
+from relay.protocol.lifecycle import (
+    Event,
+    Flow,
+    Kind,
+    Side,
+    TunnelState,
+    finished,
+    may_shut,
+    step,
+)
+from relay.pump.channel import Adopt, Figures, Finished
+from relay.pump.transfer import End, Transfer
+
+if TYPE_CHECKING:
+    from relay.pump.pump import Pump
+
+# How long a Close waits for the rest of a frame before the sink is aborted. A media
+# stream ends a frame every 20 to 100 ms; a frame that takes longer has stalled.
+BOUNDARY_TIMEOUT = 1.0
+
+
+class Tunnel:
+    """One relayed WebSocket, from adoption to its report."""
+
+    __slots__ = (
+        "adopt",
+        "closing_since",
+        "deadline",
+        "downstream",
+        "from_bot",
+        "from_client",
+        "pump",
+        "retired",
+        "started",
+        "state",
+        "upstream",
+    )
+
+    def __init__(
+        self,
+        pump: Pump,
+        adopt: Adopt,
+        downstream: socket.socket,
+        upstream: socket.socket,
+        now: float,
+    ) -> None:
+        self.pump = pump
+        self.adopt = adopt
+        self.state = TunnelState()
+        self.started = now
+        self.deadline = now + adopt.max_seconds if adopt.max_seconds else float("inf")
+        self.closing_since = 0.0
+        self.retired = False
+        self.downstream = End(downstream, Side.DOWNSTREAM, self)
+        self.upstream = End(upstream, Side.UPSTREAM, self)
+        limit = adopt.max_message
+        tracker = FrameTracker(masked=True, rsv=adopt.rsv, max_message=limit)
+        self.from_client = Transfer(self.downstream, self.upstream, tracker, now)
+        tracker = FrameTracker(masked=False, rsv=adopt.rsv, max_message=limit)
+        self.from_bot = Transfer(self.upstream, self.downstream, tracker, now)
+
+    def start(self, now: float) -> None:
+        """Send what came before the pump: the 101, then early bytes of either side."""
+        adopt = self.adopt
+        self.update_interest()
+        if adopt.preface:
+            self.from_bot.write(adopt.preface, now)
+        for transfer, early in (
+            (self.from_bot, adopt.from_bot),
+            (self.from_client, adopt.from_client),
+        ):
+            if not early or self.retired:
+                continue
+            if transfer.held:
+                # The sink is full already: append, so that order is kept.
+                transfer.hold(early[: transfer.tracker.feed(early, len(early))], now)
+                if transfer.tracker.closed or transfer.tracker.violation is not None:
+                    self.marked(transfer, now)
+            else:
+                transfer.take(early, memoryview(early), len(early), now)
+
+    # What transfers report.
+
+    def source_ended(self, transfer: Transfer, now: float) -> None:
+        """The source sent FIN; inside a frame this is a loss like a reset."""
+        side = transfer.source.side
+        whole = transfer.tracker.at_boundary
+        self.apply(Event((side, Kind.EOF if whole else Kind.LOST)), now)
+
+    def lost(self, end: End, now: float) -> None:
+        """A read or a write failed at `end`."""
+        self.apply(Event((end.side, Kind.LOST)), now)
+
+    def marked(self, transfer: Transfer, now: float) -> None:
+        """The tracker met a Close, an illegal header, or the boundary that was waited for."""
+        side, tracker = transfer.source.side, transfer.tracker
+        if tracker.violation is not None:
+            too_big = tracker.violation.code == MESSAGE_TOO_BIG
+            self.apply(Event((side, Kind.TOO_BIG if too_big else Kind.VIOLATION)), now)
+        elif tracker.closed:
+            self.apply(Event((side, Kind.CLOSE)), now)
+        else:
+            self._settle(now)
+
+    def dropped(self, transfer: Transfer, now: float) -> None:
+        """Bytes behind our own Close were followed; one of them may be the answer."""
+        if transfer.tracker.closed:
+            self.apply(Event((transfer.source.side, Kind.CLOSE)), now)
+
+    def flushed(self, now: float) -> None:
+        """A transfer has got rid of what it held."""
+        if self.retired:
+            return
+        if self.state.ending is None:
+            self.update_interest()
+        else:
+            self._settle(now)
+
+    # What the lifecycle asks for.
+
+    def apply(self, event: Event, now: float) -> None:
+        """Move the lifecycle by `event` and carry out what the new state asks for."""
+        if self.retired:
+            return
+        if self.state.ending is None:
+            self.closing_since = now
+            self.pump.closing[self.adopt.tunnel] = self
+        self.state = step(self.state, event)
+        self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        self._mirror(now)
+        for transfer in (self.from_client, self.from_bot):
+            if transfer.flow is Flow.CUTTING:
+                self._cut(transfer, now)
+        if self.retired:
+            return
+        for end in (self.downstream, self.upstream):
+            if not end.released and not end.outgoing.held and may_shut(self.state, end.side):
+                end.shut_write()
+        held = self.from_client.held or self.from_bot.held
+        if not held and finished(self.state):
+            self.pump.retire(self, now)
+        else:
+            self.update_interest()
+
+    def _mirror(self, now: float) -> None:
+        """Bring the transfers' own fields in line with the lifecycle state."""
+        for transfer in (self.from_client, self.from_bot):
+            state = self.state.reading(transfer.source.side)
+            transfer.flow, transfer.eof = state.flow, state.eof
+            if state.flow is Flow.BROKEN:
+                transfer.discard(now)
+            if state.torn:
+                self.pump.release(transfer.sink, reset=True)
+
+    def _cut(self, transfer: Transfer, now: float) -> None:
+        """Write the Close if the transfer is at a boundary; tear it if none can come."""
+        side = transfer.source.side
+        if transfer.tracker.at_boundary:
+            ending = self.state.ending
+            code = ending.code_from(side) if ending else None
+            if ending is not None and code is not None:
+                mask = os.urandom(4) if side is Side.DOWNSTREAM else None
+                transfer.write(close_frame(code, ending.reason, mask), now)
+            self.apply(Event((side, Kind.CUT)), now)
+        elif transfer.eof or transfer.tracker.violation is not None:
+            self.apply(Event((side, Kind.TORN)), now)
+
+    def check_deadlines(self, now: float) -> None:
+        """Give up waiting for a boundary, then for the closing handshake."""
+        waited = now - self.closing_since
+        if waited >= self.adopt.close_timeout:
+            for end in (self.downstream, self.upstream):
+                if not end.incoming.eof:
+                    self.pump.release(end, reset=True)
+            self.apply(Event.CLOSE_TIMEOUT, now)
+        elif waited >= BOUNDARY_TIMEOUT:
+            for transfer in (self.from_client, self.from_bot):
+                if transfer.flow is Flow.CUTTING:
+                    self.apply(Event((transfer.source.side, Kind.TORN)), now)
+
+    def update_interest(self) -> None:
+        self.pump.update_interest(self.downstream)
+        self.pump.update_interest(self.upstream)
+
+    # What is told to others.
+
+    def figures(self, transfer: Transfer, now: float) -> Figures:
+        held = now - transfer.held_since if transfer.held else 0.0
+        return Figures(
+            bytes=transfer.bytes,
+            messages=transfer.tracker.messages,
+            largest_gap=round(transfer.largest_gap, 6),
+            held_time=round(transfer.held_time + held, 6),
+        )
+
+    def report(self, now: float) -> Finished:
+        ending = self.state.ending
+        cause = ending.cause if ending else "unknown"
+        code: int | None = None
+        reason = ""
+        if ending is not None:
+            code, reason = ending.to_downstream or ending.to_upstream, ending.reason
+        if cause in ("client_closed", "bot_closed"):
+            closer = self.from_client if cause == "client_closed" else self.from_bot
+            code, reason = closer.tracker.close_code, closer.tracker.close_reason
+        return Finished(
+            tunnel=self.adopt.tunnel,
+            session=self.adopt.session,
+            cause=cause,
+            code=code,
+            reason=reason,
+            seconds=round(now - self.started, 6),
+            from_client=self.figures(self.from_client, now),
+            from_bot=self.figures(self.from_bot, now),
+        )

@@ -1,0 +1,1 @@
+"""The trio shell: listeners, connections, and the handlers of each route."""

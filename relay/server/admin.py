@@ -1,0 +1,174 @@
+"""The administration's routes: health, sessions, stop. On a listener of their own."""
+
+from __future__ import annotations
+
+__all__ = ["ADMIN_HANDLERS", "session_record"]
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from relay.errors import Refusal
+from relay.policy.interfaces import SessionFilter
+from relay.policy.routes import Route, is_session_id
+from relay.policy.sessions import END_STATES, LIVE, Session, SessionState
+from relay.policy.tokens import key_matches
+from relay.server.connection import Handler
+from relay.server.exchange import Exchange
+from relay.server.replies import json_body
+from relay.server.start import no_session, stop_session
+
+MAX_PAGE = 1000
+
+
+class AdminHandler:
+    """What the administration's handlers share: the optional bearer token."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def authenticate(self) -> None:
+        token = self._exchange.front.admin_token
+        if token is None:
+            return
+        for value in self._exchange.head.values(b"authorization"):
+            scheme, _, presented = value.partition(b" ")
+            if scheme.lower() == b"bearer" and key_matches(presented.strip(), (token,)):
+                return
+        raise Refusal(
+            401,
+            "send the header Authorization: Bearer with the administration's token",
+            cause="bad_admin_token",
+            headers=((b"www-authenticate", b"Bearer"),),
+        )
+
+    async def resolve(self) -> None:
+        """Nothing to find."""
+
+
+class Livez(AdminHandler):
+    """The process serves."""
+
+    async def authenticate(self) -> None:
+        """Probes carry no token."""
+
+    async def relay(self) -> None:
+        await self._exchange.reply(200, json_body({"status": "ok"}))
+
+
+class Readyz(AdminHandler):
+    """200 while new sessions are taken: not draining, the store answers, a pump is there."""
+
+    async def authenticate(self) -> None:
+        """Probes carry no token."""
+
+    async def relay(self) -> None:
+        front = self._exchange.front
+        await front.store.get("")  # a store that fails makes this a 503
+        reasons = []
+        if front.draining:
+            reasons.append("draining")
+        if not front.pumps.ready():
+            reasons.append("no pump")
+        answer = {"status": "not ready" if reasons else "ok", "reasons": reasons}
+        answer["instances"] = front.pool.statistics()  # type: ignore[assignment]
+        await self._exchange.reply(503 if reasons else 200, json_body(answer))
+
+
+class Sessions(AdminHandler):
+    """A page of sessions, newest first: `?state=&agent=&limit=&offset=`."""
+
+    async def relay(self) -> None:
+        values = {
+            name: unquote_to_bytes(value).decode("utf-8", "replace")
+            for name, value in self._exchange.url.parameters()
+        }
+        which = SessionFilter(
+            states=_states(values.get(b"state", "all")),
+            agent=values.get(b"agent") or None,
+            limit=_number(values, b"limit", 100, MAX_PAGE),
+            offset=_number(values, b"offset", 0, 10**9),
+        )
+        found, total = await self._exchange.front.store.find(which)
+        records = [session_record(session) for session in found]
+        await self._exchange.reply(200, json_body({"sessions": records, "total": total}))
+
+
+class OneSession(AdminHandler):
+    """One session's record, or its end."""
+
+    async def relay(self) -> None:
+        exchange = self._exchange
+        session_id = exchange.names["session"].lower()
+        if not is_session_id(session_id):
+            raise Refusal(400, "the session id must be a UUID", cause="bad_session_id")
+        session = await exchange.front.store.get(session_id)
+        if session is None:
+            raise no_session()
+        exchange.session_id = session_id
+        if exchange.head.method != b"DELETE":
+            await exchange.reply(200, json_body(session_record(session)))
+            return
+        await stop_session(exchange.front, session_id)
+        await exchange.reply(200, json_body({"status": "terminated", "session_id": session_id}))
+
+
+ADMIN_HANDLERS: Mapping[Route, type[Handler]] = {
+    Route.LIVEZ: Livez,
+    Route.READYZ: Readyz,
+    Route.ADMIN_SESSIONS: Sessions,
+    Route.ADMIN_SESSION: OneSession,
+}
+
+
+def session_record(session: Session) -> dict[str, object]:
+    """A session as the administration shows it; times in ISO 8601, UTC."""
+    ended_state, status = END_STATES.get(session.cause or "", (None, None))
+    duration = None
+    if session.started is not None and session.ended is not None:
+        duration = round(session.ended - session.started, 3)
+    return {
+        "sessionId": session.id,
+        "agent": session.agent,
+        "organization": session.organization,
+        "state": session.state.value,
+        "transport": session.transport,
+        "instance": session.instance,
+        "createdAt": _iso(session.created),
+        "startedAt": _iso(session.started),
+        "endedAt": _iso(session.ended),
+        "durationSeconds": duration,
+        "cause": session.cause,
+        "endState": ended_state if session.ended else "active",
+        "completionStatus": status,
+        "closeCode": session.close_code,
+        "closeReason": session.close_reason,
+        "figures": msgspec.json.decode(session.figures) if session.figures else None,
+    }
+
+
+def _iso(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _states(name: str) -> tuple[SessionState, ...]:
+    if name == "all":
+        return ()
+    if name == "live":
+        return LIVE
+    try:
+        return (SessionState(name),)
+    except ValueError:
+        known = ", ".join([*SessionState, "live", "all"])
+        raise Refusal(400, f"state must be one of {known}", cause="bad_filter") from None
+
+
+def _number(values: dict[bytes, str], name: bytes, default: int, most: int) -> int:
+    text = values.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or int(text) > most:
+        raise Refusal(400, f"{name.decode()} must be a number from 0 to {most}", cause="bad_filter")
+    return int(text)

@@ -1,0 +1,254 @@
+"""A client's connection: exchange after exchange, each through the seven phases.
+
+1. accept: the connection is counted; over the limit it is told so and closed.
+2. parse: one head is read within its limits and judged.
+3. route: the target names a route, or there is nothing there.
+4. authenticate: the handler checks key or token, and that the request makes sense.
+5. resolve: the handler finds the session, its instance, a bot that answers.
+6. relay: the handler answers, or hands the WebSocket to a pump.
+7. close: the log line is written, and the connection goes on or ends.
+
+A `Refusal` raised in any phase becomes the answer. Anything else that is raised is a
+bug: the caller gets a 500 without its text, the log gets all of it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Connection", "Handler", "Routes"]
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import h11
+import trio
+
+from relay.errors import Refusal, StoreError
+from relay.policy import routes
+from relay.policy.routes import Pattern, Route
+from relay.protocol.http1 import HeadBuffer, HeadLimits, parse_request
+from relay.protocol.target import parse_target
+from relay.server import replies
+from relay.server.exchange import Exchange, Front, Phase
+
+# After an answer that ends the connection, what the client still sends is read and
+# dropped for so long and so much, so that a reset does not destroy the answer.
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 1024 * 1024
+
+
+class Handler(Protocol):
+    """What a route does; one object per exchange, its methods are the phases 4 to 6."""
+
+    def __init__(self, exchange: Exchange) -> None: ...
+
+    async def authenticate(self) -> None: ...
+
+    async def resolve(self) -> None: ...
+
+    async def relay(self) -> None: ...
+
+
+class Routes:
+    """A table of paths, the handler of each route, and the one for preflights if any."""
+
+    def __init__(
+        self,
+        table: tuple[Pattern, ...],
+        handlers: Mapping[Route, type[Handler]],
+        preflight: type[Handler] | None = None,
+    ) -> None:
+        self.table = table
+        self.handlers = handlers
+        self.preflight = preflight
+
+
+class Connection:
+    """Serves one client connection until either side is done.
+
+    Args:
+        stream: the client; closed at the end unless a handler has taken it.
+        peer: the client's address, for logs.
+    """
+
+    def __init__(
+        self, stream: trio.abc.HalfCloseableStream, peer: str, front: Front, table: Routes
+    ) -> None:
+        limits = front.limits
+        self._stream = stream
+        self._peer = peer
+        self._front = front
+        self._routes = table
+        self._heads = HeadBuffer(
+            HeadLimits(limits.max_target, limits.max_head, limits.max_header_count)
+        )
+        self._first = True
+        self.idle = trio.CancelScope()  # cancelled to end a wait for the next request
+
+    async def serve(self) -> None:
+        """Exchanges until the connection ends; never raises for what a client does."""
+        taken = False
+        try:
+            again = True
+            while again:
+                exchange = Exchange(self._front, self._stream, self._heads, self._peer)
+                again = await self._serve_one(exchange)
+                taken = exchange.taken
+        finally:
+            if not taken:
+                with trio.CancelScope(shield=True):
+                    await trio.aclose_forcefully(self._stream)
+
+    async def refuse_accept(self, refusal: Refusal) -> None:
+        """Answer a connection over the limit without reading from it."""
+        exchange = Exchange(self._front, self._stream, self._heads, self._peer)
+        exchange.request_id = self._front.new_id()
+        exchange.enter(Phase.ACCEPT)
+        try:
+            await self._refuse(exchange, refusal)
+            self._front.log.exchange(exchange.record())
+        finally:
+            await trio.aclose_forcefully(self._stream)
+
+    async def _serve_one(self, exchange: Exchange) -> bool:
+        """One exchange; whether the connection can carry another."""
+        exchange.request_id = self._front.new_id()
+        try:
+            if not await self._parse(exchange):
+                return False
+            handler = self._route(exchange)
+            exchange.enter(Phase.AUTHENTICATE)
+            await handler.authenticate()
+            exchange.enter(Phase.RESOLVE)
+            await handler.resolve()
+            exchange.enter(Phase.RELAY)
+            await handler.relay()
+        except Refusal as refusal:
+            await self._refuse(exchange, refusal)
+        except StoreError as error:
+            self._front.log.failure("store", error, request_id=exchange.request_id)
+            await self._refuse(exchange, _store_failed())
+        except Exception as error:
+            self._front.log.failure("bug", error, request_id=exchange.request_id)
+            await self._refuse(exchange, _internal())
+        return await self._close(exchange)
+
+    async def _parse(self, exchange: Exchange) -> bool:
+        head = await self._wait_head(exchange)
+        if head is None:
+            return False
+        exchange.request, exchange.http = parse_request(head)
+        exchange.take_request_id()
+        exchange.target = parse_target(exchange.head.target, exchange.head.value(b"host"))
+        return True
+
+    async def _wait_head(self, exchange: Exchange) -> bytes | None:
+        """The next head; None when the client is done or idle for too long."""
+        limits = self._front.limits
+        patience = limits.head_timeout if self._first else limits.keep_alive_timeout
+        self._first = False
+        if not len(self._heads):
+            self.idle = trio.CancelScope()
+            with trio.move_on_after(patience), self.idle:
+                self._heads.feed(await exchange.receive())
+            if not len(self._heads):
+                return None
+        exchange.enter(Phase.PARSE)
+        with trio.move_on_after(limits.head_timeout):
+            while True:
+                head = self._heads.next_head()
+                if head is not None:
+                    return head
+                data = await exchange.receive()
+                if not data:
+                    return None
+                self._heads.feed(data)
+        reason = f"the request head took longer than {limits.head_timeout:g} s"
+        raise Refusal(408, reason, cause="slow_head", close=True)
+
+    def _route(self, exchange: Exchange) -> Handler:
+        exchange.enter(Phase.ROUTE)
+        request = exchange.head
+        if self._routes.preflight is not None and _is_preflight(exchange):
+            return self._routes.preflight(exchange)
+        exchange.match = routes.match(self._routes.table, request.method, exchange.url)
+        return self._routes.handlers[exchange.match.route](exchange)
+
+    async def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        exchange.cause = refusal.cause
+        if exchange.taken or exchange.status is not None:
+            exchange.keep_alive = False  # an answer is out already: ending is all that is left
+            return
+        if refusal.close:
+            exchange.keep_alive = False
+        self._finish_body(exchange)
+        body = replies.error_body(refusal, exchange.phase)
+        await exchange.reply(refusal.status, body, refusal.headers)
+
+    def _finish_body(self, exchange: Exchange) -> None:
+        """A body that nobody read: taken if it is all here already, else the connection ends."""
+        http = exchange.http
+        if http is None or http.their_state is not h11.SEND_BODY:
+            return
+        try:
+            http.receive_data(self._heads.take())
+            while not isinstance(event := http.next_event(), h11.EndOfMessage):
+                if event is h11.NEED_DATA:
+                    exchange.keep_alive = False
+                    return
+        except h11.RemoteProtocolError:
+            exchange.keep_alive = False
+
+    async def _close(self, exchange: Exchange) -> bool:
+        exchange.enter(Phase.CLOSE)
+        self._front.log.exchange(exchange.record())
+        if exchange.taken:
+            return False
+        http = exchange.http
+        if http is not None and exchange.keep_alive:
+            self._finish_body(exchange)
+            if exchange.keep_alive and http.states == {
+                h11.CLIENT: h11.DONE,
+                h11.SERVER: h11.DONE,
+            }:
+                self._heads.feed(http.trailing_data[0])
+                return not self._front.draining or len(self._heads) > 0
+        await self._linger()
+        return False
+
+    async def _linger(self) -> None:
+        with trio.move_on_after(LINGER_SECONDS):
+            try:
+                await self._stream.send_eof()
+                seen = 0
+                while seen < LINGER_BYTES:
+                    data = await self._stream.receive_some(16 * 1024)
+                    if not data:
+                        return
+                    seen += len(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+
+
+def _is_preflight(exchange: Exchange) -> bool:
+    """A browser's question before a cross-origin request; it never carries credentials."""
+    request = exchange.head
+    return (
+        request.method == b"OPTIONS"
+        and exchange.url.segments[:1] == ("v1",)
+        and request.value(b"origin") is not None
+        and request.value(b"access-control-request-method") is not None
+        and request.value(b"authorization") is None
+    )
+
+
+def _store_failed() -> Refusal:
+    return Refusal(
+        503,
+        "the session store can't be used at the moment; try again",
+        cause="store_failed",
+        headers=((b"retry-after", b"1"),),
+    )
+
+
+def _internal() -> Refusal:
+    return Refusal(500, "something went wrong here; the log has it", cause="bug", close=True)

@@ -1,0 +1,123 @@
+"""Listening sockets, TCP and Unix, and the connections they bring, counted and bounded."""
+
+from __future__ import annotations
+
+__all__ = ["Listener", "open_listeners"]
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Sequence
+
+import trio
+
+from relay.errors import ConfigError, Refusal
+from relay.server.connection import Connection, Routes
+from relay.server.exchange import Front
+
+# Connections that the kernel completes while the daemon is busy; a burst of callers
+# after a network's hiccup fits. The kernel caps it at net.core.somaxconn.
+BACKLOG = 1024
+
+
+class Listener:
+    """Serves every connection of a set of sockets with one table of routes.
+
+    Args:
+        most: connections at a time; over it a connection is told 503 and closed.
+    """
+
+    def __init__(
+        self, listeners: Sequence[trio.SocketListener], front: Front, routes: Routes, most: int
+    ) -> None:
+        self.listeners = listeners
+        self._front = front
+        self._routes = routes
+        self._most = most
+        self._connections: set[Connection] = set()
+
+    async def serve(self) -> None:
+        """Accept until cancelled; connections are cancelled with it."""
+        await trio.serve_listeners(self._serve_one, list(self.listeners))
+
+    def end_idle(self) -> None:
+        """End connections that only wait for a next request."""
+        for connection in self._connections:
+            connection.idle.cancel()
+
+    async def _serve_one(self, stream: trio.SocketStream) -> None:
+        connection = Connection(stream, _peer(stream), self._front, self._routes)
+        if len(self._connections) >= self._most:
+            await connection.refuse_accept(
+                Refusal(
+                    503,
+                    "too many connections at the moment",
+                    cause="too_many_connections",
+                    headers=((b"retry-after", b"1"),),
+                    close=True,
+                )
+            )
+            return
+        self._connections.add(connection)
+        try:
+            await connection.serve()
+        finally:
+            self._connections.discard(connection)
+
+
+async def open_listeners(kind: str, host: str, port: int, path: str) -> list[trio.SocketListener]:
+    """Listen on a TCP address or a Unix socket path (mode 0600).
+
+    Raises:
+        ConfigError: the address can't be had; the text says why and what to do.
+    """
+    try:
+        if kind == "unix":
+            return [_listen_unix(path)]
+        return list(await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG))
+    except OSError as error:
+        where = path if kind == "unix" else f"{host}:{port}"
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"{where} is in use by another process; stop it or choose another address"
+            ) from None
+        raise ConfigError(f"can't listen on {where}: {error.strerror or error}") from None
+
+
+def _listen_unix(path: str) -> trio.SocketListener:
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        before = os.umask(0o177)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket of a process that is gone; anything else stays and makes bind fail."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+
+
+def _peer(stream: trio.SocketStream) -> str:
+    try:
+        address = stream.socket.getpeername()
+    except OSError:
+        return "gone"
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"

@@ -1,0 +1,101 @@
+"""Answers of the daemon's own: fields that every one has, CORS, and the error body."""
+
+from __future__ import annotations
+
+__all__ = ["Fields", "cors", "error_body", "fields", "json_body", "preflight", "raw", "reason"]
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from relay.errors import Refusal
+
+if TYPE_CHECKING:
+    from relay.server.exchange import Exchange
+
+Fields = Iterable[tuple[bytes, bytes]]
+
+EXPOSED = b"X-Request-Id, X-Daily-Session-Id, Retry-After"
+METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS, HEAD"
+# Browsers may keep a preflight's answer for two hours at most (Chromium's own cap).
+PREFLIGHT_SECONDS = b"7200"
+
+
+def reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b""
+
+
+def json_body(value: object) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def error_body(refusal: Refusal, phase: str) -> bytes:
+    """The published error object (docs/protocol.md, "Errors")."""
+    return json_body(
+        {
+            "error": refusal.error,
+            "code": refusal.code,
+            "message": refusal.reason,
+            "status": refusal.status,
+            "detail": refusal.reason,
+            "phase": phase,
+        }
+    )
+
+
+def fields(exchange: Exchange, body: bytes | None, extra: Fields) -> list[tuple[bytes, bytes]]:
+    """The header fields of an answer: the given ones and those that every answer has."""
+    result = list(extra)
+    names = {name.lower() for name, _ in result}
+    if body is not None and b"content-type" not in names:
+        result.append((b"content-type", b"application/json"))
+    if exchange.status != 204:
+        result.append((b"content-length", b"%d" % len(body or b"")))
+    result.append((b"x-request-id", exchange.request_id.encode("ascii")))
+    if exchange.session_id is not None and b"x-daily-session-id" not in names:
+        result.append((b"x-daily-session-id", exchange.session_id.encode("ascii")))
+    result.extend(cors(exchange))
+    if not exchange.keep_alive:
+        result.append((b"connection", b"close"))
+    return result
+
+
+def cors(exchange: Exchange) -> Fields:
+    """What lets a browser page read an answer of the public API."""
+    if exchange.request is None or exchange.target is None:
+        return
+    if exchange.target.segments[:1] != ("v1",):
+        return
+    origin = _allowed(exchange)
+    if origin is not None:
+        yield b"access-control-allow-origin", origin
+        yield b"access-control-expose-headers", EXPOSED
+        if origin != b"*":
+            yield b"vary", b"Origin"
+
+
+def preflight(exchange: Exchange) -> Fields:
+    """The further fields of the answer to a preflight (Fetch standard, section 3.2)."""
+    yield b"access-control-allow-methods", METHODS
+    asked = exchange.head.value(b"access-control-request-headers")
+    yield b"access-control-allow-headers", asked or b"Authorization, Content-Type"
+    yield b"access-control-max-age", PREFLIGHT_SECONDS
+
+
+def _allowed(exchange: Exchange) -> bytes | None:
+    origins = exchange.front.catalog.cors_origins
+    if "*" in origins:
+        return b"*"
+    origin = exchange.head.value(b"origin")
+    return origin if origin is not None and origin.decode("latin-1") in origins else None
+
+
+def raw(status: int, fields: Fields, body: bytes | None) -> bytes:
+    """An answer without h11, for a request that h11 has not seen or could not parse."""
+    head = b"".join(b"%s: %s\r\n" % field for field in fields)
+    return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, reason(status), head, body or b"")

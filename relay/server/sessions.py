@@ -1,0 +1,290 @@
+"""The daemon's desk: reserve, admit, place, activate, give back, end.
+
+Moves sessions through the store, keeps callers in line for instances, and lets an
+instance go only when its bot has really ended.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Caller", "SessionKeeper"]
+
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import msgspec
+import trio
+
+from relay.errors import Refusal, StoreError
+from relay.policy.admission import at_capacity, not_ready
+from relay.policy.catalog import Agent, Catalog, Limits
+from relay.policy.interfaces import Admission, InstancePool, Log, Reservation, Store
+from relay.policy.sessions import Session, SessionEnd, SessionState
+from relay.policy.tokens import TOKEN_TTL
+from relay.pump.channel import Finished
+
+# A token's claim outlasts the longest attach by this, so that it never lapses under
+# a caller who is being served.
+CLAIM_MARGIN = 10.0
+# How often a store that failed is asked again to record something that must not be lost.
+RETRY_STORE = 1.0
+
+
+@dataclass(slots=True)
+class Caller:
+    """A caller between admission and the 101 (or the end of trying)."""
+
+    session: Session
+    agent: Agent
+    nonce: str | None
+    instance: str | None = None
+    stopped: bool = False
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+class SessionKeeper:
+    """See the module; one per daemon.
+
+    Args:
+        nursery: where instances are let go in the background; it outlives connections.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        limits: Limits,
+        store: Store,
+        pool: InstancePool,
+        log: Log,
+        now: Callable[[], float],
+        nursery: trio.Nursery,
+    ) -> None:
+        self._catalog = catalog
+        self._limits = limits
+        self._store = store
+        self._pool = pool
+        self._log = log
+        self._now = now
+        self._nursery = nursery
+        self._callers: dict[str, Caller] = {}
+        self._waiting: Counter[str] = Counter()
+        # One line for callers with a reservation and one for those without: who was
+        # promised a place must not stand behind somebody who was not.
+        self._lines: dict[tuple[str, bool], trio.Lock] = {}
+
+    async def reserve(self, agent: Agent, session_id: str, transport: str) -> Session:
+        """A reserved session for /start.
+
+        Raises:
+            Refusal: 429 when full, 400 PCC-1001 when no instance is ready.
+        """
+        await self._pool.wait_known()
+        now = self._now()
+        session = self._new(agent, session_id, transport, now, expires=now + TOKEN_TTL)
+        held = await self._store.reserve(session, agent, self._pool.ready(agent), now)
+        if held is Reservation.NONE_READY:
+            raise not_ready()
+        if held is Reservation.FULL:
+            raise at_capacity(self._retry_after())
+        return session
+
+    def _new(
+        self, agent: Agent, session_id: str, transport: str, now: float, *, expires: float
+    ) -> Session:
+        return Session(
+            id=session_id,
+            agent=agent.name,
+            organization=agent.organization,
+            state=SessionState.RESERVED,
+            created=now,
+            reserved_until=now + self._limits.reservation_timeout,
+            expires=expires,
+            max_duration=agent.max_session_duration,
+            transport=transport,
+        )
+
+    def _retry_after(self) -> int:
+        return max(1, math.ceil(self._limits.reservation_timeout / 10))
+
+    async def admit(
+        self, agent: Agent, session_id: str, nonce: str | None, expires: float
+    ) -> Caller:
+        """Claim the token and let its caller in, as a waiting session.
+
+        Raises:
+            Refusal: 403 for a token that was used, or whose session is over; 429 when
+                too many callers wait already.
+        """
+        if self._waiting[agent.name] >= self._limits.max_waiting:
+            raise at_capacity(self._retry_after())
+        now = self._now()
+        session = self._new(agent, session_id, "websocket", now, expires=expires)
+        session = msgspec.structs.replace(session, reserved_until=0.0)
+        until = now + agent.attach_timeout + CLAIM_MARGIN
+        admission = await self._store.admit(session, nonce, until, now)
+        if admission is Admission.REPLAYED:
+            raise Refusal(403, "the token has been used already", cause="token_used")
+        if admission is Admission.OVER:
+            raise Refusal(403, "the token's session is in use or over", cause="session_over")
+        caller = Caller(session, agent, nonce)
+        self._callers[session_id] = caller
+        self._waiting[agent.name] += 1
+        return caller
+
+    async def place(self, caller: Caller) -> str:
+        """Wait, first come first served, for an instance and lease it.
+
+        The caller bounds the time and gives the place up by being cancelled.
+        """
+        if await self._try(caller):
+            assert caller.instance is not None
+            return caller.instance
+        stored = await self._store.get(caller.session.id)
+        promised = stored is not None and stored.reserved_until > self._now()
+        line = self._lines.setdefault((caller.agent.name, promised), trio.Lock())
+        async with line:
+            while not await self._try(caller):
+                await self._pool.wait_change(caller.agent)
+        assert caller.instance is not None
+        return caller.instance
+
+    async def _try(self, caller: Caller) -> bool:
+        ready = self._pool.ready(caller.agent)
+        with trio.CancelScope(shield=True):
+            # Shielded: a lease that was given must be known here, to be let go again.
+            caller.instance = await self._store.lease(
+                caller.session.id, caller.agent, ready, self._now()
+            )
+        if caller.instance is None:
+            return False
+        self._pool.taken(caller.instance)
+        return True
+
+    async def activate(self, caller: Caller) -> None:
+        """The bot has answered: the token is spent, the session active.
+
+        Raises:
+            Refusal: 403 when the session was stopped meanwhile.
+        """
+        if not await self._store.activate(caller.session.id, caller.nonce, self._now()):
+            raise Refusal(403, "the session has been stopped", cause="session_stopped")
+        self._leave(caller)
+
+    async def give_back(self, caller: Caller, end: SessionEnd) -> None:
+        """The caller is not served: release token and instance.
+
+        With a token the session stays and the token may be used again; without one, or
+        when it was stopped, the session ends for the cause in `end`.
+        """
+        self._leave(caller)
+        session_id = caller.session.id
+        if caller.stopped or caller.nonce is None:
+            cause = SessionEnd("stopped") if caller.stopped else end
+            await self._record_end(session_id, cause)
+        else:
+            await self._insist(lambda: self._store.give_back(session_id, caller.nonce, self._now()))
+        self.let_go(caller)
+
+    def let_go(self, caller: Caller) -> None:
+        """Free a caller's instance once it has settled."""
+        if caller.instance is not None:
+            self._nursery.start_soon(self._settle, caller.agent, caller.instance, caller.session.id)
+            caller.instance = None
+
+    def _leave(self, caller: Caller) -> None:
+        if self._callers.pop(caller.session.id, None) is not None:
+            self._waiting[caller.agent.name] -= 1
+
+    async def tunnel_ended(self, report: Finished) -> None:
+        """Record the end of an active session and free its instance when it has settled."""
+        figures = msgspec.json.encode(
+            {"seconds": report.seconds, "client": report.from_client, "bot": report.from_bot}
+        )
+        end = SessionEnd(report.cause, report.code, report.reason, figures.decode())
+        await self.end(report.session, end)
+
+    async def end(self, session_id: str, end: SessionEnd) -> None:
+        """End a session for whatever cause; its instance is let go when it has settled."""
+        session = await self._record_end(session_id, end)
+        if session is not None and session.instance is not None:
+            agent = self._catalog.agents.get(session.agent)
+            if agent is None:
+                await self._insist(lambda: self._store.free(session_id))
+            else:
+                self._nursery.start_soon(self._settle, agent, session.instance, session_id)
+
+    async def _record_end(self, session_id: str, end: SessionEnd) -> Session | None:
+        session: Session | None = None
+
+        async def record() -> None:
+            nonlocal session
+            session = await self._store.end(session_id, end, self._now())
+
+        await self._insist(record)
+        if session is not None:
+            self._log.session_end(session)
+        return session
+
+    async def _settle(self, agent: Agent, instance: str, session_id: str) -> None:
+        await self._pool.wait_settled(agent, instance)
+        await self._insist(lambda: self._store.free(session_id))
+        self._pool.freed()
+
+    async def _insist(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do something that must not be lost, however long the store is away."""
+        while True:
+            try:
+                await step()
+                return
+            except StoreError as error:
+                self._log.failure("store", error)
+                await trio.sleep(RETRY_STORE)
+
+    # Stopping.
+
+    async def stop(self, session_id: str) -> SessionState | None:
+        """Ask for a live session's end; the state it was in, or None if it is not live.
+
+        A reserved session ends here. A waiting one is called off. An active one is the
+        pump's: the caller tells it.
+        """
+        session = await self._store.request_stop(session_id)
+        if session is None:
+            return None
+        if session.state is SessionState.RESERVED:
+            await self.end(session_id, SessionEnd("stopped"))
+        elif (caller := self._callers.get(session_id)) is not None:
+            caller.stopped = True
+            caller.scope.cancel()
+        return session.state
+
+    # After a restart.
+
+    async def reconcile(self, live: set[str]) -> None:
+        """Bring the store in line with the tunnels that are really there.
+
+        Sessions that an earlier control process was attaching go back to their callers;
+        active ones without a tunnel have been lost; leases of neither are let go.
+        """
+        for session in await self._store.mine():
+            if session.id in live or session.id in self._callers:
+                continue
+            if session.state is SessionState.WAITING:
+                await self._store.give_back(session.id, None, self._now())
+            else:
+                await self.end(session.id, SessionEnd("lost"))
+        for session_id, instance in (await self._store.leases()).items():
+            if session_id in live or session_id in self._callers:
+                continue
+            held = await self._store.get(session_id)
+            agent = self._catalog.agents.get(held.agent) if held is not None else None
+            if agent is None:
+                await self._store.free(session_id)
+            elif held is not None and held.state is not SessionState.ACTIVE:
+                self._nursery.start_soon(self._settle, agent, instance, session_id)
+
+    async def sweep(self) -> None:
+        """End reservations that nobody claimed, forget what is old."""
+        for session in await self._store.sweep(self._now()):
+            self._log.session_end(session)

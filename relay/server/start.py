@@ -1,0 +1,147 @@
+"""`POST /v1/public/{agent}/start` and `DELETE /v1/agents/{agent}/sessions/{id}`."""
+
+from __future__ import annotations
+
+__all__ = ["Preflight", "StartSession", "StopSession", "stop_session"]
+
+import secrets
+
+from relay.errors import Refusal
+from relay.policy.admission import StartRequest, agent_for_key, parse_start
+from relay.policy.catalog import Agent
+from relay.policy.routes import is_session_id
+from relay.policy.sessions import SessionState
+from relay.policy.tokens import TOKEN_TTL, Claims, mint
+from relay.server.exchange import Exchange, Front
+from relay.server.replies import json_body, preflight
+
+NONCE_BYTES = 12  # 96 bits: no two tokens of five minutes share one
+
+
+class StartSession:
+    """Reserves a place and answers with session id, token and WebSocket URL; starts no bot."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._agent: Agent | None = None
+        self._start: StartRequest | None = None
+
+    async def authenticate(self) -> None:
+        exchange = self._exchange
+        self._agent = agent_for_key(
+            exchange.front.catalog,
+            exchange.names["agent"],
+            exchange.head.values(b"authorization"),
+            private=False,
+        )
+        exchange.agent = self._agent.name
+        raw = await exchange.read_body(exchange.front.limits.max_start_request)
+        self._start = parse_start(raw, self._agent)
+
+    async def resolve(self) -> None:
+        exchange, agent, start = self._exchange, self._agent, self._start
+        assert agent is not None
+        assert start is not None
+        if exchange.front.draining:
+            raise draining()
+        session_id = exchange.front.new_id()
+        await exchange.front.sessions.reserve(agent, session_id, start.transport)
+        exchange.session_id = session_id
+
+    async def relay(self) -> None:
+        exchange, agent, start = self._exchange, self._agent, self._start
+        assert agent is not None
+        assert start is not None
+        assert exchange.session_id is not None
+        front = exchange.front
+        claims = Claims(
+            service_host=agent.service_host,
+            session_id=exchange.session_id,
+            expires=int(front.now()) + TOKEN_TTL,
+            nonce=secrets.token_urlsafe(NONCE_BYTES),
+            key_id=front.catalog.organization_of(agent).token_keys[0].id,
+        )
+        answer = {
+            "sessionId": exchange.session_id,
+            "token": mint(claims, front.catalog.organization_of(agent).token_keys[0]),
+            "wsUrl": front.catalog.ws_url(agent),
+        }
+        if start.body is not None:
+            answer["body"] = start.body
+        await exchange.reply(200, json_body(answer), [(b"cache-control", b"no-store")])
+
+
+class StopSession:
+    """Ends a live session: Close 1001 to both sides, or a reservation given up."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def authenticate(self) -> None:
+        exchange = self._exchange
+        agent = agent_for_key(
+            exchange.front.catalog,
+            exchange.names["agent"],
+            exchange.head.values(b"authorization"),
+            private=True,
+        )
+        exchange.agent = agent.name
+
+    async def resolve(self) -> None:
+        exchange = self._exchange
+        session_id = exchange.names["session"].lower()
+        if not is_session_id(session_id):
+            raise Refusal(400, "the session id must be a UUID", cause="bad_session_id")
+        session = await exchange.front.store.get(session_id)
+        if session is None or session.agent != exchange.agent:
+            raise no_session()
+        exchange.session_id = session_id
+
+    async def relay(self) -> None:
+        exchange = self._exchange
+        assert exchange.session_id is not None
+        await stop_session(exchange.front, exchange.session_id)
+        answer = {"status": "terminated", "session_id": exchange.session_id}
+        await exchange.reply(200, json_body(answer))
+
+
+async def stop_session(front: Front, session_id: str) -> None:
+    """Record the wish to stop and carry it out where the session is held here.
+
+    Raises:
+        Refusal: 404 when the session is unknown or has ended.
+    """
+    state = await front.sessions.stop(session_id)
+    if state is None:
+        raise no_session()
+    if state is SessionState.ACTIVE:
+        await front.pumps.end(session_id, "stop")
+
+
+class Preflight:
+    """Answers a browser's preflight for any public path; it needs no key."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def authenticate(self) -> None:
+        """Nothing: browsers send no credentials here."""
+
+    async def resolve(self) -> None:
+        """Nothing."""
+
+    async def relay(self) -> None:
+        await self._exchange.reply(204, None, preflight(self._exchange))
+
+
+def no_session() -> Refusal:
+    return Refusal(404, "there is no live session with this id", cause="no_session")
+
+
+def draining() -> Refusal:
+    return Refusal(
+        503,
+        "this node takes no new sessions: it is about to stop",
+        cause="draining",
+        headers=((b"retry-after", b"5"),),
+    )

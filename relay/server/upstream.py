@@ -1,0 +1,95 @@
+"""A connection to a bot, and the upgrade on it."""
+
+from __future__ import annotations
+
+__all__ = ["BotConnection", "open_bot"]
+
+from typing import Protocol
+
+import trio
+
+from relay.errors import Refusal
+from relay.protocol.handshake import BotAnswer, BotHandshake, BotRefusal
+
+# A bot on the machine or in the same network accepts at once or not at all.
+CONNECT_TIMEOUT = 5.0
+# A handshake's answer is a few hundred bytes; an error page's head not much more.
+MAX_HEAD = 16 * 1024
+RECEIVE_SIZE = 16 * 1024
+
+
+class BotAddress(Protocol):
+    """Where a bot listens."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+
+class BotConnection:
+    """An open connection to a bot during its handshake.
+
+    Attributes:
+        early: bytes that came behind the head of a 101: the bot's first frames.
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.early = b""
+
+    async def upgrade(self, handshake: BotHandshake, request: bytes) -> BotAnswer | BotRefusal:
+        """Send the upgrade request and wait for the whole answer; the caller bounds the time.
+
+        Raises:
+            Refusal: 502 when the answer is neither a right 101 nor a refusal, or the bot
+                closed before it.
+        """
+        try:
+            await self.stream.send_all(request)
+            head, rest = await self._head()
+            handshake.receive(head)
+            if handshake.answer is None:
+                return await self._refusal(handshake, rest)
+        except trio.BrokenResourceError:
+            raise _died() from None
+        self.early = rest
+        return handshake.answer
+
+    async def _head(self) -> tuple[bytes, bytes]:
+        buffer = b""
+        while (end := buffer.find(b"\r\n\r\n")) < 0:
+            if len(buffer) > MAX_HEAD:
+                raise Refusal(
+                    502, "the bot's answer to the upgrade is not HTTP", cause="bot_bad_answer"
+                )
+            data = await self.stream.receive_some(RECEIVE_SIZE)
+            if not data:
+                raise _died()
+            buffer += data
+        return buffer[: end + 4], buffer[end + 4 :]
+
+    async def _refusal(self, handshake: BotHandshake, rest: bytes) -> BotAnswer | BotRefusal:
+        """Read the body of a refusal to its end; `handshake` bounds its size."""
+        if rest:
+            handshake.receive(rest)
+        while handshake.answer is None:
+            data = await self.stream.receive_some(RECEIVE_SIZE)
+            handshake.receive(bytes(data))
+            if not data and handshake.answer is None:
+                raise _died()
+        return handshake.answer
+
+
+async def open_bot(address: BotAddress) -> BotConnection | None:
+    """Connect to a bot; None when nothing of a request can have reached it."""
+    try:
+        with trio.fail_after(CONNECT_TIMEOUT):
+            return BotConnection(await trio.open_tcp_stream(address.host, address.port))
+    except (OSError, trio.TooSlowError):
+        return None
+
+
+def _died() -> Refusal:
+    return Refusal(502, "the bot closed the connection during the upgrade", cause="bot_died")
