@@ -45,23 +45,22 @@ token_keys = [{{ id = "k1", secret = "{secret}" }}]
 [agents.bench]
 organization = "bench"
 websocket_auth = "token"
-instances = {instances}
-sessions_per_instance = {sessions}
+instances = [{instance}]
+sessions_per_instance = {places}
 settle_time = 0
 
 [agents.flood]
 organization = "bench"
 websocket_auth = "token"
-instances = {flood_instances}
-sessions_per_instance = {sessions}
+instances = [{flood_instance}]
+sessions_per_instance = {flood_places}
 settle_time = 0
 """
-# The daemon's configuration allows no more sessions per instance, so the origin listens on
-# several ports: for the largest scenario (5 000 calls), and for a flood, whose starts each
-# hold a place for 30 s; when its places are gone the flood goes on, answered with 429.
-SESSIONS_PER_INSTANCE = 1000
-INSTANCES = 6
-FLOOD_INSTANCES = 32
+# More places than the largest scenario has calls; and as many as a large installation
+# has for the flood, whose starts each hold one for 30 s: when they are taken the flood
+# goes on, answered with 429.
+PLACES = 100_000
+FLOOD_PLACES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +92,10 @@ class Target:
 
 @contextmanager
 def origin() -> Iterator[tuple[Child, list[str]]]:
-    """Run the echo server: the process and its http:// URLs. Raises ChildFailed."""
-    count = INSTANCES + FLOOD_INSTANCES
-    command = ["-m", "bench.origin", "--port", "0", "--listeners", str(count)]
+    """Run the echo server: the process and its two http:// URLs. Raises ChildFailed."""
+    command = ["-m", "bench.origin", "--port", "0", "--listeners", "2"]
     with Child("origin", command) as child:
-        yield child, [child.read_line(START_WAIT).rpartition(" ")[2] for _ in range(count)]
+        yield child, [child.read_line(START_WAIT).rpartition(" ")[2] for _ in range(2)]
 
 
 def direct(child: Child, url: str) -> Target:
@@ -129,9 +127,10 @@ def relay(origin_urls: Sequence[str], mark: str) -> Iterator[Target]:
                 public_key=key,
                 private_key=f"sk_bench_{secrets.token_hex(16)}",
                 secret=secrets.token_hex(32),
-                instances=json.dumps(origin_urls[:INSTANCES]),
-                flood_instances=json.dumps(origin_urls[INSTANCES:]),
-                sessions=SESSIONS_PER_INSTANCE,
+                instance=json.dumps(origin_urls[0]),
+                places=PLACES,
+                flood_instance=json.dumps(origin_urls[1]),
+                flood_places=FLOOD_PLACES,
             )
         )
         with Child(

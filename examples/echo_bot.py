@@ -259,8 +259,7 @@ class Call:
             await self.send(CloseConnection(code=1009, reason=f"over {MAX_MESSAGE} bytes"))
         elif event.message_finished:
             self.bot.messages += 1
-            whole = bytes(self.message)
-            self.message.clear()
+            whole, self.message = bytes(self.message), bytearray()
             if isinstance(event, BytesMessage):
                 await self.send(BytesMessage(data=whole))
             elif not await self.obey(text := whole.decode()):
@@ -325,7 +324,7 @@ async def serve(host: str, port: int, places: int) -> None:
     bot = Bot(places)
     try:
         listeners = await trio.open_tcp_listeners(port, host=host)
-    except (OSError, OverflowError) as fault:
+    except OSError as fault:
         raise SystemExit(f"cannot listen on {host} port {port}: {fault}") from None
     address = f"[{host}]" if ":" in host else host
     port = listeners[0].socket.getsockname()[1]
@@ -339,6 +338,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=os.environ.get("PORT", "7860"))
     parser.add_argument("--sessions", type=int, default=1, help="sessions until it is not ready")
     options = parser.parse_args(argv)
+    if not 0 <= options.port <= 65535:  # getaddrinfo would take it modulo 65536
+        parser.error("--port must be from 0 to 65535")
     for number in (signal.SIGINT, signal.SIGTERM):
         # Nothing is to be saved, so leaving needs no clean-up and is right at any moment.
         signal.signal(number, lambda *_: os._exit(0))

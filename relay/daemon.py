@@ -8,7 +8,7 @@ hurries), SIGINT ends everything now; live calls get Close 1012 either way.
 
 from __future__ import annotations
 
-__all__ = ["Daemon", "serve"]
+__all__ = ["Daemon", "run_to_end", "serve"]
 
 import contextlib
 import resource
@@ -16,17 +16,16 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import trio
 
 from relay.config import Bind, Config, derive_public_url
-from relay.errors import StoreError
+from relay.errors import RelayError, StoreError
 from relay.instances.fixed import FixedInstances
 from relay.ops.log import Log, configure
 from relay.policy.routes import ADMIN, PUBLIC, Route
-from relay.pump_processes import PumpProcesses
+from relay.pump_processes import PumpProcesses, hold_directory, node_name
 from relay.server.admin import ADMIN_HANDLERS
 from relay.server.connection import Routes
 from relay.server.exchange import Front
@@ -48,6 +47,7 @@ STOP_POLL = 1.0
 SWEEP = 5.0
 # After the last Close frames: closing handshakes (`close_timeout`) and their reports.
 END_MARGIN = 2.0
+END_POLL = 0.05
 
 PUBLIC_ROUTES = Routes(
     PUBLIC,
@@ -67,10 +67,25 @@ def serve(config: Config) -> int:
 
     Raises:
         ConfigError: an address, the store or the runtime directory can't be used.
+        StoreError: the store fails before the daemon serves.
     """
     log = configure(config.log_format, config.log_level, sys.stderr)
-    trio.run(Daemon(config, log).run)
+    run_to_end(Daemon(config, log).run)
     return 0
+
+
+def run_to_end(main: Callable[[], Awaitable[None]]) -> None:
+    """`trio.run`, with an error that is meant for the operator out of its nurseries' groups."""
+    try:
+        trio.run(main)
+    except BaseExceptionGroup as group:
+        known, rest = group.split(RelayError)
+        if known is None or rest is not None:
+            raise
+        error: BaseException = known
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
 
 
 class Daemon:
@@ -93,10 +108,12 @@ class Daemon:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         config = self._config
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with (
+            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+            hold_directory(config.runtime_dir, config.pumps),
+        ):
             most = _raise_descriptor_limit()
-            _private_directory(config.runtime_dir)
-            store = SQLiteStore(config.store_path, _node(config))
+            store = SQLiteStore(config.store_path, node_name(config.runtime_dir))
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._obey, signals)
@@ -107,31 +124,54 @@ class Daemon:
 
     async def _serve(self, store: SQLiteStore, most: int) -> None:
         config = self._config
-        public = [each for bind in config.binds for each in await _open(bind)]
-        admin = await _open(config.admin_bind)
-        public_url = config.public_url or _url_of(public[0])
-        config = config.with_public_url(public_url)
+        async with contextlib.AsyncExitStack() as opened:
+            public = [each for bind in config.binds for each in await _open(bind, opened)]
+            admin = await _open(config.admin_bind, opened)
+            await self._serve_on(public, admin, store, most)
+
+    async def _serve_on(
+        self,
+        public: list[trio.SocketListener],
+        admin: list[trio.SocketListener],
+        store: SQLiteStore,
+        most: int,
+    ) -> None:
+        public_url = self._config.public_url or _url_of(public[0])
+        config = self._config.with_public_url(public_url)
+        processes = PumpProcesses(config.runtime_dir)
         async with trio.open_nursery() as background:
-            front = await self._wire(config, store, background)
-            listener = Listener(public, front, PUBLIC_ROUTES, config.limits.max_connections or most)
-            admin_listener = Listener(admin, front, ADMIN_ROUTES, MAX_ADMIN_CONNECTIONS)
-            background.start_soon(admin_listener.serve)
-            async with trio.open_nursery() as connections:
-                connections.start_soon(listener.serve)
+            async with trio.open_nursery() as settling:
+                front = await self._wire(config, store, processes, background, settling)
+                admin_listener = Listener(admin, front, ADMIN_ROUTES, MAX_ADMIN_CONNECTIONS)
+                background.start_soon(admin_listener.serve)  # to the very end
+                listener = Listener(
+                    public, front, PUBLIC_ROUTES, config.limits.max_connections or most
+                )
                 self._log.event("listening", url=public_url, admin=_url_of(admin[0]))
-                self._on_ready(public_url, _url_of(admin[0]))
-                await self._wait_end(front, listener)
-                connections.cancel_scope.cancel()
-            await self._end_calls(front)
+                async with trio.open_nursery() as connections:
+                    connections.start_soon(listener.serve)
+                    self._on_ready(public_url, _url_of(admin[0]))
+                    await self._wait_end(front, listener)
+                    connections.cancel_scope.cancel()
+                await self._end_calls(front, processes)
+                # Instances that rest after their last call are given back, unless that
+                # takes long; then the next start does it.
+                settling.cancel_scope.deadline = trio.current_time() + END_MARGIN
             background.cancel_scope.cancel()
 
-    async def _wire(self, config: Config, store: SQLiteStore, background: trio.Nursery) -> Front:
+    async def _wire(
+        self,
+        config: Config,
+        store: SQLiteStore,
+        processes: PumpProcesses,
+        background: trio.Nursery,
+        settling: trio.Nursery,
+    ) -> Front:
         pool = FixedInstances(config.catalog.agents.values())
         keeper = SessionKeeper(
-            config.catalog, config.limits, store, pool, self._log, time.time, background
+            config.catalog, config.limits, store, pool, self._log, time.time, settling
         )
-        processes = PumpProcesses(config.runtime_dir)
-        pumps = Pumps(config.pumps, processes.connect, processes.spooled, keeper, self._log)
+        pumps = Pumps(config.pumps, processes, keeper, self._log)
         background.start_soon(pool.run)
         await background.start(pumps.run)
         front = Front(
@@ -166,16 +206,22 @@ class Daemon:
         front.draining = True
         listener.end_idle()
         with trio.move_on_after(self._config.limits.drain_timeout):
-            while front.pumps.count() and not self._hurry.is_set():
-                with trio.move_on_after(STOP_POLL):
+            # What was under way goes on to its answer, and a caller who was let in to a call.
+            while listener.finishing() or front.pumps.count():
+                with trio.move_on_after(END_POLL):
                     await self._hurry.wait()
+                    return
 
-    async def _end_calls(self, front: Front) -> None:
+    async def _end_calls(self, front: Front, processes: PumpProcesses) -> None:
         await front.pumps.end_all()
         with trio.move_on_after(self._config.limits.close_timeout + END_MARGIN):
             while front.pumps.count():
-                await trio.sleep(0.05)
+                await trio.sleep(END_POLL)
         await front.pumps.quit()
+        if not await front.pumps.wait_gone():
+            self._log.warning("pump_stuck")
+        await processes.end()
+        await front.pumps.wait_gone()  # those that were killed have calls to record
 
     # In the background.
 
@@ -199,8 +245,9 @@ class Daemon:
         print(f"relay listens on {public_url}, administration on {admin_url}", flush=True)
 
 
-async def _open(bind: Bind) -> list[trio.SocketListener]:
-    return await open_listeners(bind.kind, bind.host, bind.port, bind.path)
+async def _open(bind: Bind, opened: contextlib.AsyncExitStack) -> list[trio.SocketListener]:
+    listeners = await open_listeners(bind.kind, bind.host, bind.port, bind.path)
+    return [await opened.enter_async_context(each) for each in listeners]
 
 
 def _url_of(listener: trio.SocketListener) -> str:
@@ -217,19 +264,3 @@ def _raise_descriptor_limit() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(16, (soft - SPARE_DESCRIPTORS) // DESCRIPTORS_PER_CONNECTION)
-
-
-def _private_directory(path: Path) -> None:
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.chmod(0o700)
-
-
-def _node(config: Config) -> str:
-    """This node's name in the store: made once, kept in the runtime directory."""
-    path = config.runtime_dir / "node"
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        name = uuid.uuid4().hex
-        path.write_text(name)
-        return name

@@ -10,6 +10,7 @@ __all__ = ["serve_demo"]
 
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,13 +18,14 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import trio
 
 from relay.config import load
-from relay.daemon import Daemon
+from relay.daemon import Daemon, run_to_end
 from relay.errors import ConfigError
 from relay.ops.log import configure
 
@@ -65,7 +67,7 @@ Talk to the bot over WebSocket (audio frames for five seconds, round trips print
   {python} {client} {url}/v1/public/echo/start --key {public}
 
 See the sessions, live and ended:
-  {python} -m relay sessions list --admin {admin}
+  {python} -m relay sessions list --state all --admin {admin}
 
 Start one and stop it:
   SESSION=$(curl -s -X POST {url}/v1/public/echo/start -H 'Authorization: Bearer {public}' \\
@@ -92,7 +94,7 @@ def serve_demo() -> int:
         ConfigError: the example bot does not start, or an address is in use.
     """
     with tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
-        trio.run(_run, Path(folder))
+        run_to_end(partial(_run, Path(folder)))
     return 0
 
 
@@ -102,22 +104,36 @@ async def _run(folder: Path) -> None:
         f"sk_demo_{secrets.token_hex(8)}",
         secrets.token_urlsafe(32),
     )
-    async with _echo_bot() as bot:
-        file = folder / "relay.toml"
-        file.write_text(
-            CONFIG.format(
-                bind=BIND,
-                admin=ADMIN,
-                public=keys.public,
-                private=keys.private,
-                secret=keys.secret,
-                bot=bot,
-                sessions=SESSIONS,
-            )
+    # The daemon takes signals itself once it runs; these are for the time before.
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_at, signals, nursery.cancel_scope)
+            async with _echo_bot() as bot:
+                await _serve(folder, keys, bot)
+            nursery.cancel_scope.cancel()
+
+
+async def _cancel_at(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
+
+
+async def _serve(folder: Path, keys: Keys, bot: str) -> None:
+    file = folder / "relay.toml"
+    file.write_text(
+        CONFIG.format(
+            bind=BIND,
+            admin=ADMIN,
+            public=keys.public,
+            private=keys.private,
+            secret=keys.secret,
+            bot=bot,
+            sessions=SESSIONS,
         )
-        config = load(file, os.environ)
-        log = configure(config.log_format, config.log_level, sys.stderr)
-        await Daemon(config, log, lambda url, admin: _print_banner(keys, url, admin)).run()
+    )
+    config = load(file, os.environ)
+    log = configure(config.log_format, config.log_level, sys.stderr)
+    await Daemon(config, log, lambda url, admin: _print_banner(keys, url, admin)).run()
 
 
 def _print_banner(keys: Keys, url: str, admin: str) -> None:
@@ -139,7 +155,7 @@ def _print_banner(keys: Keys, url: str, admin: str) -> None:
 def _shown(path: Path) -> str:
     """A path as one would type it here: relative below this folder."""
     here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 @asynccontextmanager
@@ -147,17 +163,19 @@ async def _echo_bot() -> AsyncIterator[str]:
     """The example bot as a child process; its URL."""
     # A session of its own, so that a terminal's Ctrl-C reaches the daemon alone, which
     # ends the calls before the bot.
+    options = ["--port", "0", "--sessions", str(SESSIONS)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "relay_examples.echo_bot", "--port", "0", "--sessions", "100"],
+        [sys.executable, "-m", "relay_examples.echo_bot", *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
     try:
         assert process.stdout is not None
+        line = ""
         with trio.move_on_after(BOT_START_TIMEOUT):
             await trio.lowlevel.wait_readable(process.stdout)
-        line = process.stdout.readline().decode() if process.poll() is None else ""
+            line = process.stdout.readline().decode()  # "" when the bot has ended
         if not line.startswith("listening on "):
             raise ConfigError("the example bot did not start")
         yield line.removeprefix("listening on ").strip()
@@ -168,3 +186,5 @@ async def _echo_bot() -> AsyncIterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

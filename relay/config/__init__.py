@@ -96,7 +96,6 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
             catalog,
             public_url=public_url,
             cors_origins=origins,
-            reservation_timeout=limits.reservation_timeout,
         ),
         limits=limits,
         log_level=server.log_level,

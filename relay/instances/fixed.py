@@ -35,6 +35,7 @@ class FixedInstances:
         self._changed = trio.Event()
         self._known = trio.Event()
         self._unknown = set(self._state)
+        self._doubts: dict[str, trio.Event] = {}  # set when a ready instance is no longer
 
     async def run(self) -> None:
         """Probe every instance for as long as the daemon runs."""
@@ -48,16 +49,27 @@ class FixedInstances:
     async def _watch(self, agent: Agent, url: str) -> None:
         while True:
             await self._probe(agent, url)
-            await trio.sleep(PROBE_READY if self._state[url] == READY else PROBE_UNREADY)
+            if self._state[url] == READY:
+                self._doubts[url] = trio.Event()
+                with trio.move_on_after(PROBE_READY):
+                    await self._doubts[url].wait()
+            if self._state[url] != READY:
+                await trio.sleep(PROBE_UNREADY)
 
     async def _probe(self, agent: Agent, url: str) -> None:
         state = await probe(Address.of(url), agent.ready_path)
         self._unknown.discard(url)
         if not self._unknown:
             self._known.set()
-        if state != self._state[url]:
-            self._state[url] = state
-            self._wake()
+        self._found(url, state)
+
+    def _found(self, url: str, state: str) -> None:
+        if state == self._state[url]:
+            return
+        self._state[url] = state
+        if state != READY and url in self._doubts:
+            self._doubts[url].set()
+        self._wake()
 
     def _wake(self) -> None:
         self._changed.set()
@@ -82,8 +94,7 @@ class FixedInstances:
 
     def failed(self, instance: str, reason: str) -> None:
         if self._state.get(instance) == READY:
-            self._state[instance] = reason
-            self._wake()
+            self._found(instance, reason)
 
     async def wait_settled(self, agent: Agent, instance: str) -> None:
         await trio.sleep(agent.settle_time)

@@ -18,7 +18,6 @@ from relay.policy.tokens import key_matches
 from relay.protocol.body import encode_body
 
 TRANSPORTS = ("daily", "webrtc", "websocket")
-MAX_DEPTH = 100  # nesting of a start request; JSON parsers recurse
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ def parse_start(raw: bytes, agent: Agent) -> StartRequest:
     if body is None:
         return StartRequest(transport, None)
     if not isinstance(body, dict):
-        raise _bad('"body" must be a JSON object', "bad_body")
+        raise _bad('"body" must be a JSON object', "body_not_object")
     if agent.websocket_auth == "none":
         raise _bad(
             '"body" needs websocket_auth = "token"; with "none", append ?body= '
@@ -113,12 +112,26 @@ def _json_object(raw: bytes) -> dict[str, object]:
     if not raw.strip():
         return {}
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
-    except (ValueError, RecursionError):
+        value = json.loads(
+            raw.decode("utf-8"),
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            object_pairs_hook=_members,
+        )
+    except ValueError:
         raise _bad("the request body is not JSON in UTF-8", "bad_json") from None
+    except RecursionError:
+        raise _bad("the request body nests too deeply", "bad_json") from None
     if not isinstance(value, dict):
         raise _bad("the request body must be a JSON object", "bad_json")
     return value
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):  # RFC 8259 section 4: readers differ on which one counts
+        raise _bad("an object in the request body has a member twice", "bad_json")
+    return members
 
 
 def _no_constant(name: str) -> object:

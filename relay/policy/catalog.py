@@ -48,9 +48,10 @@ class Address(msgspec.Struct, frozen=True):
             ValueError: it has another form.
         """
         found = INSTANCE_URL.fullmatch(url)
-        if found is None:
+        port = int(found[2] or 80) if found is not None else 0
+        if found is None or not 0 < port < 2**16:
             raise ValueError(f"{url} is not of the form http://host:port")
-        return cls(found[1].strip("[]"), int(found[2] or 80))
+        return cls(found[1].strip("[]"), port)
 
     @property
     def authority(self) -> str:
@@ -133,7 +134,6 @@ class Catalog(msgspec.Struct, frozen=True):
     agents: dict[str, Agent]
     public_url: str = ""
     cors_origins: tuple[str, ...] = ("*",)
-    reservation_timeout: float = 30 * SECOND
 
     def by_service_host(self, service_host: str) -> Agent | None:
         """The agent of `agent.organization`, or None for one that is not served."""

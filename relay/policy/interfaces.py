@@ -53,7 +53,8 @@ class Store(Protocol):
     ) -> Reservation:
         """Add a reserved session if there is a place that is neither taken nor promised.
 
-        Places are those of the `ready` instances and of those that hold a session.
+        Places are those of the `ready` instances. FULL rather than NONE_READY when none is
+        ready but one holds a session.
         """
 
     async def admit(
@@ -61,7 +62,8 @@ class Store(Protocol):
     ) -> Admission:
         """Claim the token and move its session to waiting; an unknown session is added.
 
-        A claim that was not given back lapses at `claimed_until`.
+        A claim that was not given back lapses at `claimed_until`, and a session that waits
+        under a lapsed claim counts as reserved. Only ADMITTED leaves a trace.
         """
 
     async def lease(
@@ -69,20 +71,24 @@ class Store(Protocol):
     ) -> str | None:
         """Give the first ready instance with room to the session, or None.
 
-        Places held by other sessions' reservations are not given away.
+        Places held by other sessions' reservations are not given away, and an instance
+        that the session still holds is not given twice.
         """
 
     async def activate(self, session_id: str, nonce: str | None, now: float) -> bool:
-        """Move waiting to active and spend the token; False if it was stopped meanwhile."""
+        """Move waiting to active and spend the token; False if it was stopped meanwhile.
+
+        Only on the node that admitted it, like `give_back`.
+        """
 
     async def give_back(self, session_id: str, nonce: str | None, now: float) -> None:
-        """Move waiting to reserved and release the token's claim."""
+        """Move waiting to reserved and release the token's claim, without a nonce all claims."""
 
     async def end(self, session_id: str, end: SessionEnd, now: float) -> Session | None:
         """End a live session; None when there is none to end."""
 
-    async def free(self, session_id: str) -> None:
-        """Drop the session's lease: its instance has room again."""
+    async def free(self, session_id: str, instance: str) -> None:
+        """Drop the session's lease of this instance, which has room again."""
 
     async def request_stop(self, session_id: str) -> Session | None:
         """Mark a live session to be stopped by the node that holds it; None if not live."""
@@ -99,8 +105,8 @@ class Store(Protocol):
     async def mine(self) -> list[Session]:
         """This node's waiting and active sessions, for reconciling after a restart."""
 
-    async def leases(self) -> dict[str, str]:
-        """This node's leases: session id -> instance."""
+    async def leases(self) -> list[tuple[str, str]]:
+        """This node's leases: session id and instance."""
 
     async def sweep(self, now: float) -> list[Session]:
         """End reserved sessions whose time is over and forget what is old; returns the ended."""

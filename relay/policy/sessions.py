@@ -62,12 +62,15 @@ class SessionEnd(msgspec.Struct, frozen=True):
         cause: one of `END_STATES`.
         code, reason: of the Close that ended its WebSocket, where there was one.
         figures: what the tunnel carried, JSON text, or "".
+        lasted: seconds from the start to the end, where the end is known better than by
+            the moment in which it is recorded.
     """
 
     cause: str
     code: int | None = None
     reason: str = ""
     figures: str = ""
+    lasted: float | None = None
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,9 @@ MASK = 0x80
 RSV = 0x70
 RSV_DEFLATE = 0x40  # RFC 7692 section 6: permessage-deflate owns RSV1 on a message's first frame
 
+# The bytes of a header that are read before its length is known: two, and two of the
+# extended length. A read that is no longer takes the slow way.
+FIXED_HEADER = 4
 MAX_CONTROL = 125  # RFC 6455 section 5.5
 MAX_REASON = MAX_CONTROL - 2
 MAX_LENGTH = 2**63 - 1  # RFC 6455 section 5.2: the most significant bit is 0
@@ -112,7 +115,7 @@ class FrameTracker:
 
     def feed(self, data: Bytes, size: int) -> int:
         """Take the next `size` bytes of `data`; return how many of them may pass."""
-        if self._plain:
+        if self._plain and size > FIXED_HEADER:
             # One whole final data frame, the shape of every audio message. `data` may
             # hold stale bytes behind `size`; a length read from them can't match.
             first = data[0]
@@ -133,7 +136,7 @@ class FrameTracker:
         position = 0
         while position < size and not self.closed and self.violation is None:
             position = self._step(data, position, size)
-        self._plain = self.at_boundary and not self._fragmented and not self.closed
+        self._plain = self._between_messages()
         return position
 
     def cut(self, data: Bytes, size: int) -> int:
@@ -144,8 +147,13 @@ class FrameTracker:
         position = 0
         while position < size and not self.at_boundary and self.violation is None:
             position = self._step(data, position, size)
-        self._plain = self.at_boundary and not self._fragmented and not self.closed
+        self._plain = self._between_messages()
         return position
+
+    def _between_messages(self) -> bool:
+        """Any data frame may begin here: nothing is pending and the stream has not ended."""
+        ended = self.closed or self.violation is not None
+        return self.at_boundary and not self._fragmented and not ended
 
     def _step(self, data: Bytes, position: int, size: int) -> int:
         """Take one piece of a frame, a header or payload bytes; return the new position."""
@@ -263,10 +271,11 @@ def close_frame(code: int, reason: str, mask: bytes | None) -> bytes:
     """A Close frame with `code` and as much of `reason` as fits (RFC 6455 section 5.5.1).
 
     Args:
+        code: 1005 makes a Close without a code, which is what stands for it.
         mask: four random bytes for a frame toward a server, None toward a client.
     """
     text = reason.encode()[:MAX_REASON].decode("utf-8", "ignore").encode()
-    payload = code.to_bytes(2, "big") + text
+    payload = b"" if code == NO_STATUS else code.to_bytes(2, "big") + text
     if mask is None:
         return bytes((FIN | CLOSE, len(payload))) + payload
     masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))

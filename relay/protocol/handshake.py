@@ -32,6 +32,12 @@ Field = tuple[bytes, bytes]
 
 KEY_BYTES = 16  # RFC 6455 section 4.1: the key is 16 random bytes in base64
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# What h11 and wsproto let pass in a bot's head: control bytes in values, and repeats of
+# fields that RFC 6455 sections 11.3.2 to 11.3.4 allow once (wsproto keeps the last).
+CONTROL_BYTE = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]")
+FIELD_NAME = re.compile(rb"\n([^:\r\n]+):")
+ONCE = (b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol")
+TWO_FRAMINGS = {b"content-length", b"transfer-encoding"}
 # Longest body of a bot's refusal that is passed on; an error page, not a download.
 MAX_REFUSAL_BODY = 256 * 1024
 
@@ -145,9 +151,11 @@ def _ask_wsproto(request: Request) -> None:
         for name, value in request.headers
         if name in (b"host", b"upgrade") or name.startswith(b"sec-websocket-")
     ]
+    # wsproto looks at the last Connection line only: joined they mean the same.
+    fields.append((b"connection", b", ".join(request.tokens(b"connection"))))
     judge = H11Handshake(ConnectionType.SERVER)
     try:
-        judge.initiate_upgrade_connection([*fields, (b"connection", b"Upgrade")], request.target)
+        judge.initiate_upgrade_connection(fields, request.target)
     except (ProtocolError, h11.ProtocolError, ValueError):
         raise Refusal(
             400, "the WebSocket handshake fields are not valid", cause="websocket_handshake"
@@ -196,6 +204,7 @@ class BotHandshake:
         self._judge = H11Handshake(ConnectionType.CLIENT)
         self._upgrade = upgrade
         self._accepted: list[str] = []
+        self._head_seen = False
         self._status = 0
         self._fields: tuple[Field, ...] = ()
         self._body = b""
@@ -219,11 +228,14 @@ class BotHandshake:
     def receive(self, data: bytes) -> None:
         """Take bytes of the answer, b"" for its end.
 
-        Give the head alone first: bytes behind the head of a 101 are frames.
+        Give the whole head alone first: bytes behind the head of a 101 are frames.
 
         Raises:
             Refusal: 502 for anything but a right 101 or a whole refusal of 400 or more.
         """
+        if not self._head_seen:
+            self._head_seen = True
+            _check_bot_head(data)
         try:
             self._judge.receive_data(data)
             events = list(self._judge.events())
@@ -248,6 +260,16 @@ class BotHandshake:
             raise _bad_gateway("the bot refused the upgrade with a body that is too long")
         if finished:
             self.answer = BotRefusal(self._status, self._fields, self._body)
+
+
+def _check_bot_head(head: bytes) -> None:
+    if CONTROL_BYTE.search(head):
+        raise _bad_gateway("the head of the bot's answer to the upgrade has a control byte")
+    names = [name.lower() for name in FIELD_NAME.findall(head)]
+    if any(names.count(name) > 1 for name in ONCE):
+        raise _bad_gateway("the bot's answer to the upgrade repeats a handshake field")
+    if TWO_FRAMINGS.issubset(names):
+        raise _bad_gateway("the bot's answer has both Content-Length and Transfer-Encoding")
 
 
 def _bad_gateway(reason: str) -> Refusal:

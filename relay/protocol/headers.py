@@ -31,6 +31,11 @@ NOT_FOR_BOT = frozenset(
     (b"authorization", b"content-length", b"cookie", b"expect", b"host", b"x-daily-session-id")
 )
 
+# What the front door says itself in its 101, or what says nothing behind one.
+NOT_FOR_CLIENT = frozenset(
+    (b"content-length", b"date", b"server", b"x-daily-session-id", b"x-request-id")
+)
+
 # The bot servers' limit for the request line and each field line (docs/protocol.md).
 MAX_FIELD_LINE = 8192
 
@@ -76,6 +81,5 @@ def from_bot_upgrade(fields: Iterable[Field]) -> list[Field]:
     return [
         (name, value)
         for name, value in end_to_end(fields)
-        if not name.startswith(b"sec-websocket-")
-        and name not in (b"content-length", b"date", b"server", b"x-daily-session-id")
+        if not name.startswith(b"sec-websocket-") and name not in NOT_FOR_CLIENT
     ]

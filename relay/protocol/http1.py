@@ -7,9 +7,11 @@ requests, so they are refused here, before and after h11 has parsed.
 
 Theory of operation
    `HeadBuffer` cuts one head out of what was received, within limits, and refuses
-   bytes that no head may contain. `parse_request` gives exactly these bytes to a
-   fresh h11 connection and judges what comes out. Bodies then go through the same
-   h11 connection.
+   bytes that no head may contain. Its verdict is that of the shortest prefix that
+   can be refused, so it does not depend on how the bytes were cut into reads.
+   `parse_request` judges the field lines as they were sent, since h11 drops a
+   second equal Content-Length and rewrites a list of them, then gives exactly these
+   bytes to a fresh h11 connection. Bodies go through the same h11 connection.
 """
 
 from __future__ import annotations
@@ -28,15 +30,24 @@ Headers = tuple[tuple[bytes, bytes], ...]
 # RFC 9112 section 2.2: a server should ignore at least one empty line before a request.
 MAX_LEADING_LINES = 2
 
-BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
-BARE_CARRIAGE_RETURN = re.compile(rb"\r(?!\n)")
-# Field content: visible ASCII, space, tab, and obs-text bytes (RFC 9110 section 5.5).
-FORBIDDEN = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]")
-FOLDED = re.compile(rb"\r\n[ \t]")
+# What no head may contain, by the first place where it can be known: a line feed or a
+# carriage return alone, a folded line, and all but field content, which is visible
+# ASCII, space, tab and obs-text (RFC 9110 section 5.5).
+FAULT = re.compile(
+    rb"(?P<bare_line_end>(?<!\r)\n|\r(?!\n))"
+    rb"|(?P<folded_header>\r\n[ \t])"
+    rb"|(?P<control_byte>[^\t\r\n\x20-\x7e\x80-\xff])"
+)
+FAULTS = {
+    "bare_line_end": "lines must end with CR LF",
+    "folded_header": "folded header lines are not accepted",
+    "control_byte": "the request head contains a control byte",
+}
+HEAD_END = b"\r\n\r\n"
 LENGTH = re.compile(rb"[0-9]{1,18}")
 # RFC 9112 section 3.2: uri-host with an optional port; userinfo is not allowed.
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~%!$&'()*+,;=]+)(?::[0-9]{0,5})?")
-REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^ ]+ HTTP/[0-9]\.[0-9]")
+REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^ ]+) HTTP/([0-9]\.[0-9])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +103,7 @@ class HeadBuffer:
         self._data = bytearray()
         self._seen = 0
         self._leading = 0
+        self._line_ended = False
 
     def __len__(self) -> int:
         return len(self._data)
@@ -103,7 +115,7 @@ class HeadBuffer:
         """Everything that is left: the bytes behind the last head."""
         data = bytes(self._data)
         self._data.clear()
-        self._seen = self._leading = 0
+        self._start_anew()
         return data
 
     def next_head(self) -> bytes | None:
@@ -119,62 +131,92 @@ class HeadBuffer:
             self._leading += 1
         # A pattern may begin in the last three bytes seen before.
         start = max(0, self._seen - 3)
-        end = data.find(b"\r\n\r\n", start, limits.max_head + 4)
-        stop = end + 4 if end >= 0 else len(data) - data.endswith(b"\r")
+        longest = limits.max_head + len(HEAD_END)
+        end = data.find(HEAD_END, start, longest)
+        stop = end + len(HEAD_END) if end >= 0 else min(len(data), longest)
+        self._check_line(start, stop)
         _check_bytes(data, start, stop)
-        if data.find(b"\r\n", 0, limits.max_target + 2) < 0 and len(data) > limits.max_target:
-            reason = f"the request line is longer than {limits.max_target} bytes"
-            raise _refusal(414, reason, "target_too_long")
         if end < 0:
-            self._seen = len(data)
-            if len(data) > limits.max_head:
+            if stop == longest:
                 reason = f"the request head is longer than {limits.max_head} bytes"
                 raise _refusal(431, reason, "head_too_long")
+            self._seen = len(data)
             return None
-        head = bytes(data[: end + 4])
+        head = bytes(data[:stop])
         if head.count(b"\r\n") - 2 > limits.max_header_count:
             reason = f"more than {limits.max_header_count} header fields"
             raise _refusal(431, reason, "too_many_headers")
-        del data[: end + 4]
-        self._seen = self._leading = 0
+        del data[:stop]
+        self._start_anew()
         return head
+
+    def _check_line(self, start: int, stop: int) -> None:
+        """Refuse a request line over the limit, or a fault that stands before its excess."""
+        limit = self._limits.max_target
+        if not self._line_ended:
+            self._line_ended = self._data.find(b"\r\n", start, limit + 2) >= 0
+        undecided = self._data.endswith(b"\r", 0, stop)
+        if not self._line_ended and stop - undecided > limit:
+            _check_bytes(self._data, start, limit + 1)
+            reason = f"the request line is longer than {limit} bytes"
+            raise _refusal(414, reason, "target_too_long")
+
+    def _start_anew(self) -> None:
+        self._seen = self._leading = 0
+        self._line_ended = False
 
 
 def parse_request(head: bytes) -> tuple[Request, h11.Connection]:
     """Parse one head; the returned h11 connection takes the body and writes the answer.
 
+    Args:
+        head: as `HeadBuffer` cut it.
+
     Raises:
         Refusal: 400, 417, 501 or 505, with the reason; the connection has to be closed.
     """
-    if not REQUEST_LINE.match(head):
-        raise _refusal(400, "the request line is not METHOD TARGET HTTP/1.1", "bad_request_line")
+    _check_as_sent(head)
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
     connection.receive_data(head)
     try:
         event = connection.next_event()
     except h11.RemoteProtocolError:
-        raise _refusal(400, "the request head is not valid HTTP/1.1", "bad_head") from None
+        raise _bad_head() from None
     if not isinstance(event, h11.Request):
-        raise _refusal(400, "the request head is not valid HTTP/1.1", "bad_head")
+        raise _bad_head()
     request = Request(
         method=event.method,
         target=event.target,
         version=event.http_version,
         headers=tuple(event.headers),
     )
-    _check_version_and_host(request)
-    _check_framing(request)
     return request, connection
 
 
+def _check_as_sent(head: bytes) -> None:
+    """Judge the lines before h11 has joined, dropped or rewritten any of them."""
+    first, *lines = head.removesuffix(HEAD_END).split(b"\r\n")
+    line = REQUEST_LINE.fullmatch(first)
+    if line is None:
+        raise _refusal(400, "the request line is not METHOD TARGET HTTP/1.1", "bad_request_line")
+    parts = (field.partition(b":") for field in lines)
+    fields = tuple((name.lower(), value.strip(b" \t")) for name, _, value in parts)
+    sent = Request(method=line[1], target=line[2], version=line[3], headers=fields)
+    _check_version_and_host(sent)
+    _check_framing(sent)
+
+
 def _check_bytes(data: bytearray, start: int, stop: int) -> None:
+    # A carriage return at the end is no fault yet: the line feed may be under way.
     # Looking behind sees the bytes in front of `start`: a slice would not.
-    if BARE_LINE_FEED.search(data, start, stop) or BARE_CARRIAGE_RETURN.search(data, start, stop):
-        raise _refusal(400, "lines must end with CR LF", "bare_line_end")
-    if FORBIDDEN.search(data, start, stop):
-        raise _refusal(400, "the request head contains a control byte", "control_byte")
-    if FOLDED.search(data, start, stop):
-        raise _refusal(400, "folded header lines are not accepted", "folded_header")
+    fault = FAULT.search(data, start, stop - data.endswith(b"\r", 0, stop))
+    if fault is not None:
+        cause = fault.lastgroup or ""
+        raise _refusal(400, FAULTS[cause], cause)
+
+
+def _bad_head() -> Refusal:
+    return _refusal(400, "the request head is not valid HTTP/1.1", "bad_head")
 
 
 def _check_version_and_host(request: Request) -> None:

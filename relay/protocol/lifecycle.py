@@ -203,14 +203,15 @@ def _moved(
 ) -> tuple[TransferState, TransferState]:
     if kind is Kind.EOF and own.answered:
         return replace(own, eof=True), other  # it may still read the Close that answers its own
-    torn = kind is Kind.TORN and own.flow is not Flow.CLOSED
+    if kind is Kind.TORN and own.flow is Flow.CLOSED:
+        return own, other  # the Close went out whole: no sink has to be aborted
     own, other = own.to(OWN[kind]), other.to(OTHER[kind])
     if kind is Kind.CLOSE:
         own = replace(own, answered=True)
     elif kind in (Kind.EOF, Kind.LOST):
         own = replace(own, eof=True)
     elif kind is Kind.TORN:
-        own = replace(own, torn=torn or own.torn)
+        own = replace(own, torn=True)
         other = replace(other, eof=True)  # the sink is aborted: nothing more comes from it
     return own, other
 

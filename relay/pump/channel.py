@@ -14,6 +14,7 @@ from __future__ import annotations
 __all__ = [
     "MAX_EARLY",
     "MAX_MESSAGE",
+    "MAX_NAME",
     "Adopt",
     "Ask",
     "End",
@@ -33,8 +34,9 @@ __all__ = [
 ]
 
 import array
+import os
 import socket
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -48,6 +50,12 @@ MAX_EARLY = 48 * KIB
 MAX_MESSAGE = 160 * KIB
 # Descriptors a message may carry: client and bot.
 MAX_DESCRIPTORS = 2
+RIGHTS_SPACE = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+# Characters of a tunnel's or a session's name (a UUID has 36), so that every report
+# about it fits into a message.
+MAX_NAME = 256
+
+Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -74,8 +82,8 @@ class Adopt(msgspec.Struct, frozen=True, tag=True):
         close_timeout: seconds that a Close waits for its answer.
     """
 
-    tunnel: str
-    session: str
+    tunnel: Name
+    session: Name
     preface: bytes = b""
     from_client: bytes = b""
     from_bot: bytes = b""
@@ -164,16 +172,26 @@ def send(sock: socket.socket, message: ToPump | ToControl, fds: tuple[int, ...] 
 def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     """Receive one message and its descriptors, without waiting; b"" is end of stream.
 
-    The descriptors belong to the caller and are not inherited by children.
+    The descriptors belong to the caller and are not inherited by children. A message
+    that came with more than it may carry, or that this process has no room for, comes
+    without any.
 
     Raises:
         BlockingIOError: there is none.
         OSError: the other side is gone.
     """
-    payload, fds, _flags, _address = socket.recv_fds(
-        sock, MAX_MESSAGE, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+    # Not socket.recv_fds: CPython's does not pass the flags on, up to 3.11 at least.
+    payload, ancillary, flags, _address = sock.recvmsg(
+        MAX_MESSAGE, RIGHTS_SPACE, socket.MSG_CMSG_CLOEXEC
     )
-    return payload, fds
+    fds = array.array("i")
+    for _level, _type, data in ancillary:
+        fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    if fds and (flags & socket.MSG_CTRUNC or not payload):
+        for fd in fds:
+            os.close(fd)
+        return payload, []
+    return payload, fds.tolist()
 
 
 def decode_to_pump(payload: bytes) -> ToPump:

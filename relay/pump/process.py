@@ -15,14 +15,18 @@ import signal
 import socket
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from relay.protocol.lifecycle import Event
 from relay.pump import channel
-from relay.pump.channel import Finished
+from relay.pump.channel import Figures, Finished
 from relay.pump.pump import Pump
+from relay.pump.tunnel import LOST
 
 # Ended tunnels kept until a control process has recorded them: days of calls for one
 # node, 20 MiB at most. Over it the oldest are forgotten and counted.
@@ -49,19 +53,32 @@ def read_spool(path: Path) -> list[Finished]:
         return []
 
 
+def _as_socket(fd: int) -> socket.socket | None:
+    """The socket behind a descriptor that now belongs to us; closed if it is none."""
+    try:
+        return socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        return None
+
+
 class PumpProcess:
     """Runs a `Pump` between a listening channel socket and whoever is in control.
 
     Args:
         listener: a listening Unix SEQPACKET socket.
         spool: where reports go that nobody took.
+        orphan_wait: seconds that a pump with nobody to serve waits for a control process.
     """
 
-    def __init__(self, listener: socket.socket, spool: Path) -> None:
+    def __init__(
+        self, listener: socket.socket, spool: Path, orphan_wait: float = ORPHAN_WAIT
+    ) -> None:
         listener.setblocking(False)
         self.pump = Pump(time.monotonic)
         self._listener = listener
         self._spool = spool
+        self._orphan_wait = orphan_wait
         self._control: socket.socket | None = None
         self._outbox: deque[channel.ToControl] = deque(maxlen=MAX_REPORTS)  # Ask repairs a loss
         self._reports: dict[str, Finished] = {}
@@ -74,30 +91,61 @@ class PumpProcess:
     def run(self) -> None:
         """Serve until told to quit, or until nobody is left to serve."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's
-        signal.signal(signal.SIGTERM, lambda *_: self._end_all())
-        while not self._over():
-            self.pump.turn(TURN_TIMEOUT)
-            self._collect()
+        with self._watching_sigterm():
+            while not self.over():
+                self.turn(TURN_TIMEOUT)
+        self.close()
+
+    def turn(self, timeout: float) -> None:
+        """One turn of the pump, then its reports on their way."""
+        self.pump.turn(timeout)
+        self._collect()
+
+    def close(self) -> None:
+        """Leave what was not recorded in the spool; drop everything else."""
         if self._reports:
             self._spool.write_bytes(msgspec.msgpack.encode(list(self._reports.values())))
+        self._hang_up()
         self.pump.close()
 
-    def _over(self) -> bool:
+    @contextmanager
+    def _watching_sigterm(self) -> Iterator[None]:
+        """SIGTERM ends every tunnel, between turns: a handler runs in the midst of anything."""
+        reader, writer = socket.socketpair()
+        with reader, writer:
+            reader.setblocking(False)
+            writer.setblocking(False)
+            signal.set_wakeup_fd(writer.fileno())
+            signal.signal(signal.SIGTERM, lambda *_: None)  # the byte in the pair does it
+            self.pump.watch(reader.fileno(), partial(self._terminate, reader))
+            yield
+            self.pump.unwatch(reader.fileno())
+            signal.set_wakeup_fd(-1)
+
+    def _terminate(self, reader: socket.socket) -> None:
+        reader.recv(1024)
+        self._end_all()
+
+    def over(self) -> bool:
+        """Nobody is left to serve, or the pump was told to quit and may."""
         if self.pump.tunnels:
             return False
         if self._control is not None:
             return self._quitting and not self._reports
-        return self._quitting or time.monotonic() - self._alone_since > ORPHAN_WAIT
+        return self._quitting or time.monotonic() - self._alone_since > self._orphan_wait
 
     def _collect(self) -> None:
         for report in self.pump.take_reports():
-            if len(self._reports) >= MAX_REPORTS:
-                del self._reports[next(iter(self._reports))]
-                self._forgotten += 1
-            self._reports[report.tunnel] = report
-            self._outbox.append(report)
-        if self._outbox:
+            self._keep(report)
+        if self._outbox and not self._wants_write:
             self._send()
+
+    def _keep(self, report: Finished) -> None:
+        if len(self._reports) >= MAX_REPORTS:
+            del self._reports[next(iter(self._reports))]
+            self._forgotten += 1
+        self._reports[report.tunnel] = report
+        self._outbox.append(report)
 
     # The channel.
 
@@ -169,16 +217,16 @@ class PumpProcess:
             self._quitting = True
 
     def _adopt(self, message: channel.Adopt, fds: list[int]) -> None:
-        if len(fds) != channel.MAX_DESCRIPTORS:
-            for fd in fds:
-                os.close(fd)
-            return
-        downstream, upstream = (socket.socket(fileno=fd) for fd in fds)
-        try:
-            self.pump.adopt(message, downstream, upstream)
-        except ValueError:
-            downstream.close()
-            upstream.close()
+        sockets = [sock for sock in map(_as_socket, fds) if sock is not None]
+        if message.tunnel not in self.pump.tunnels:
+            if len(sockets) == channel.MAX_DESCRIPTORS:
+                self.pump.adopt(message, *sockets)
+                return
+            # The control process counts on this tunnel; tell it that there is none.
+            none = Figures()
+            self._keep(Finished(message.tunnel, message.session, LOST, None, "", 0.0, none, none))
+        for sock in sockets:
+            sock.close()
 
     def _end_all(self) -> None:
         for tunnel in list(self.pump.tunnels):

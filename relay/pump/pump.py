@@ -13,6 +13,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from relay.protocol.lifecycle import Event
 from relay.pump.channel import Adopt, Finished, Live
@@ -64,15 +65,20 @@ class Pump:
         self.tunnels[adopt.tunnel] = tunnel
         self._ends[tunnel.downstream.fd] = tunnel.downstream
         self._ends[tunnel.upstream.fd] = tunnel.upstream
-        tunnel.start(now)
+        self._guard(tunnel, tunnel.start, now)
         self._close_released()
 
     def end(self, tunnel: str, event: Event) -> None:
         """End a tunnel with the Close that `event` stands for; unknown names are ignored."""
         found = self.tunnels.get(tunnel)
         if found is not None:
-            found.apply(event, self._clock())
+            now = self._clock()
+            self._guard(found, partial(found.apply, event), now)
             self._close_released()
+
+    def fileno(self) -> int:
+        """The epoll: readable exactly when a turn would find something to do."""
+        return self._epoll.fileno()
 
     def turn(self, timeout: float) -> None:
         """Wait at most `timeout` seconds for readiness and serve one batch."""
@@ -174,15 +180,24 @@ class Pump:
         if end.released:
             return
         end.released = True
+        # Forget, unregister, close: a number that the kernel gives out again must meet
+        # neither an entry nor a registration of the old one.
+        if self._ends.get(end.fd) is end:
+            del self._ends[end.fd]
+        self._released.append(end)
+        if end.registered:
+            end.registered = 0
+            try:
+                self._epoll.unregister(end.fd)
+            except OSError:
+                pass  # the descriptor is closed already, and its registration with it
         if reset:
             end.set_reset()
-        # Unregister, forget, close, in this order: a number that the kernel gives out
-        # again must meet neither a registration nor an entry of the old one.
-        if end.registered:
-            self._epoll.unregister(end.fd)
-            end.registered = 0
-        del self._ends[end.fd]
-        self._released.append(end)
+
+    def pull(self, end: End, now: float) -> None:
+        """Read an end once outside its turn, unless it is paused or at its end."""
+        if end.registered & select.EPOLLIN:
+            end.incoming.pull(self._scratch, self._view, now)
 
     # Parts of a turn.
 
@@ -198,12 +213,19 @@ class Pump:
     def _sweep(self, now: float) -> None:
         self._next_sweep = now + SWEEP_CLOSING
         for tunnel in list(self.closing.values()):
-            tunnel.check_deadlines(now)
+            self._guard(tunnel, tunnel.check_deadlines, now)
         if now >= self._next_full_sweep:
             self._next_full_sweep = now + SWEEP_ALL
             for tunnel in [each for each in self.tunnels.values() if now >= each.deadline]:
                 if tunnel.state.ending is None:
-                    tunnel.apply(Event.TIME_LIMIT, now)
+                    self._guard(tunnel, partial(tunnel.apply, Event.TIME_LIMIT), now)
+
+    def _guard(self, tunnel: Tunnel, act: Callable[[float], None], now: float) -> None:
+        """The same for what is no readiness: a failure ends this tunnel alone."""
+        try:
+            act(now)
+        except Exception:
+            self._drop(tunnel, now)
 
     def _drop(self, tunnel: Tunnel, now: float) -> None:
         for end in (tunnel.downstream, tunnel.upstream):

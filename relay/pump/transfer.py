@@ -3,7 +3,7 @@
 Laws
 1. Conservation and order: what was read is what was written, held, or dropped
    because a Close had passed, in this order.
-2. Bounded: a transfer holds at most one read (`Scratch`) and one Close, and does
+2. Bounded: a transfer holds at most one read (`READ_SIZE`) and one Close, and does
    not read while it holds something for an open sink.
 3. A single writer: only the transfer writes to its sink.
 
@@ -44,6 +44,7 @@ class End:
         "side",
         "sock",
         "tunnel",
+        "unwritable",
     )
 
     incoming: Transfer
@@ -58,6 +59,7 @@ class End:
         self.registered = 0  # the epoll mask in force; 0 is "not registered"
         self.released = False  # given up; closed at the end of the batch
         self.shut = False  # our write side has been shut
+        self.unwritable = False  # a write has failed
 
     def shut_write(self) -> None:
         if not self.shut:
@@ -156,7 +158,7 @@ class Transfer:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                self.tunnel.lost(self.sink, now)
+                self.tunnel.unwritable(self.sink, now)
                 return
             if sent != passed:
                 self.hold(bytes(view[sent:passed]), now)
@@ -168,8 +170,11 @@ class Transfer:
 
     def _drop(self, data: bytes | bytearray, size: int, now: float) -> None:
         """Follow what comes behind the last Close written, only to see the answering one."""
-        if self.tracker.violation is None and not self.tracker.closed:
-            self.tracker.feed(data, size)
+        tracker = self.tracker
+        if tracker.violation is None and not tracker.closed:
+            messages = tracker.messages
+            tracker.feed(data, size)
+            tracker.messages = messages  # figures tell what was passed on
             self.tunnel.dropped(self, now)
 
     def hold(self, data: bytes, now: float) -> None:
@@ -187,7 +192,7 @@ class Transfer:
             except BlockingIOError:
                 pass
             except OSError:
-                self.tunnel.lost(self.sink, now)
+                self.tunnel.unwritable(self.sink, now)
                 return
         if data:
             self.hold(data, now)
@@ -199,7 +204,7 @@ class Transfer:
         except BlockingIOError:
             return
         except OSError:
-            self.tunnel.lost(self.sink, now)
+            self.tunnel.unwritable(self.sink, now)
             return
         self.held = self.held[sent:]
         if not self.held:

@@ -7,7 +7,7 @@ keeps the epoll interest in step with the transfers, and reports the end.
 
 from __future__ import annotations
 
-__all__ = ["BOUNDARY_TIMEOUT", "Tunnel"]
+__all__ = ["BOUNDARY_TIMEOUT", "LOST", "Tunnel"]
 
 import os
 import socket
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # How long a Close waits for the rest of a frame before the sink is aborted. A media
 # stream ends a frame every 20 to 100 ms; a frame that takes longer has stalled.
 BOUNDARY_TIMEOUT = 1.0
+# The cause of a tunnel that ended in a way that is in no table.
+LOST = "lost"
 
 
 class Tunnel:
@@ -78,7 +80,6 @@ class Tunnel:
     def start(self, now: float) -> None:
         """Send what came before the pump: the 101, then early bytes of either side."""
         adopt = self.adopt
-        self.update_interest()
         if adopt.preface:
             self.from_bot.write(adopt.preface, now)
         for transfer, early in (
@@ -87,13 +88,16 @@ class Tunnel:
         ):
             if not early or self.retired:
                 continue
-            if transfer.held:
+            if transfer.held and transfer.flow is Flow.OPEN:
                 # The sink is full already: append, so that order is kept.
-                transfer.hold(early[: transfer.tracker.feed(early, len(early))], now)
+                passed = transfer.tracker.feed(early, len(early))
+                transfer.bytes += passed
+                transfer.hold(early[:passed], now)
                 if transfer.tracker.closed or transfer.tracker.violation is not None:
                     self.marked(transfer, now)
             else:
                 transfer.take(early, memoryview(early), len(early), now)
+        self.update_interest()  # last: nothing may be read before what was read already
 
     # What transfers report.
 
@@ -104,8 +108,15 @@ class Tunnel:
         self.apply(Event((side, Kind.EOF if whole else Kind.LOST)), now)
 
     def lost(self, end: End, now: float) -> None:
-        """A read or a write failed at `end`."""
+        """A read failed at `end`."""
         self.apply(Event((end.side, Kind.LOST)), now)
+
+    def unwritable(self, end: End, now: float) -> None:
+        """A write failed at `end`; a Close that it sent before it went still counts."""
+        if not end.unwritable:
+            end.unwritable = True
+            self.pump.pull(end, now)
+        self.lost(end, now)
 
     def marked(self, transfer: Transfer, now: float) -> None:
         """The tracker met a Close, an illegal header, or the boundary that was waited for."""
@@ -174,14 +185,30 @@ class Tunnel:
         """Write the Close if the transfer is at a boundary; tear it if none can come."""
         side = transfer.source.side
         if transfer.tracker.at_boundary:
-            ending = self.state.ending
-            code = ending.code_from(side) if ending else None
-            if ending is not None and code is not None:
+            code, reason = self._close_for(side)
+            if code is not None:
                 mask = os.urandom(4) if side is Side.DOWNSTREAM else None
-                transfer.write(close_frame(code, ending.reason, mask), now)
+                transfer.write(close_frame(code, reason, mask), now)
             self.apply(Event((side, Kind.CUT)), now)
         elif transfer.eof or transfer.tracker.violation is not None:
             self.apply(Event((side, Kind.TORN)), now)
+
+    def _close_for(self, source: Side) -> tuple[int | None, str]:
+        """Code and reason to write into the transfer that reads from `source`; None for none."""
+        ending = self.state.ending
+        if ending is None:
+            return None, ""
+        closer = self._closer()
+        if closer is not None and closer.sink.side is source:
+            # The source is gone without an answer to the Close that it got: the closing
+            # handshake is completed for it, with the same code (RFC 6455 section 5.5.1).
+            return closer.tracker.close_code, closer.tracker.close_reason
+        return ending.code_from(source), ending.reason
+
+    def _closer(self) -> Transfer | None:
+        """The transfer that carried the Close which began the end, where one did."""
+        cause = self.state.ending.cause if self.state.ending else ""
+        return {"client_closed": self.from_client, "bot_closed": self.from_bot}.get(cause)
 
     def check_deadlines(self, now: float) -> None:
         """Give up waiting for a boundary, then for the closing handshake."""
@@ -213,13 +240,13 @@ class Tunnel:
 
     def report(self, now: float) -> Finished:
         ending = self.state.ending
-        cause = ending.cause if ending else "unknown"
+        cause = ending.cause if ending else LOST
         code: int | None = None
         reason = ""
         if ending is not None:
             code, reason = ending.to_downstream or ending.to_upstream, ending.reason
-        if cause in ("client_closed", "bot_closed"):
-            closer = self.from_client if cause == "client_closed" else self.from_bot
+        closer = self._closer()
+        if closer is not None:
             code, reason = closer.tracker.close_code, closer.tracker.close_reason
         return Finished(
             tunnel=self.adopt.tunnel,

@@ -169,6 +169,8 @@ def _states(name: str) -> tuple[SessionState, ...]:
 
 def _number(values: dict[bytes, str], name: bytes, default: int, most: int) -> int:
     text = values.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or int(text) > most:
+    # The length first: converting thousands of digits is slow, and refused by Python.
+    fits = len(text) <= len(str(most)) and text.isascii() and text.isdigit()
+    if not fits or int(text) > most:
         raise Refusal(400, f"{name.decode()} must be a number from 0 to {most}", cause="bad_filter")
     return int(text)

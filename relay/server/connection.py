@@ -34,6 +34,8 @@ from relay.server.exchange import Exchange, Front, Phase
 # dropped for so long and so much, so that a reset does not destroy the answer.
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 1024 * 1024
+# The same for connections over the limit, which nothing else counts.
+REFUSED_LINGER_SECONDS = 0.2
 
 
 class Handler(Protocol):
@@ -99,15 +101,17 @@ class Connection:
                     await trio.aclose_forcefully(self._stream)
 
     async def refuse_accept(self, refusal: Refusal) -> None:
-        """Answer a connection over the limit without reading from it."""
+        """Answer a connection over the limit; what it asks is not looked at."""
         exchange = Exchange(self._front, self._stream, self._heads, self._peer)
         exchange.request_id = self._front.new_id()
         exchange.enter(Phase.ACCEPT)
         try:
             await self._refuse(exchange, refusal)
             self._front.log.exchange(exchange.record())
+            await self._linger(REFUSED_LINGER_SECONDS)
         finally:
-            await trio.aclose_forcefully(self._stream)
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._stream)
 
     async def _serve_one(self, exchange: Exchange) -> bool:
         """One exchange; whether the connection can carry another."""
@@ -212,11 +216,11 @@ class Connection:
             }:
                 self._heads.feed(http.trailing_data[0])
                 return not self._front.draining or len(self._heads) > 0
-        await self._linger()
+        await self._linger(LINGER_SECONDS)
         return False
 
-    async def _linger(self) -> None:
-        with trio.move_on_after(LINGER_SECONDS):
+    async def _linger(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
             try:
                 await self._stream.send_eof()
                 seen = 0

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from relay.server.sessions import SessionKeeper
 
 RECEIVE_SIZE = 16 * 1024
+# Chunk sizes, extensions and trailers may take so many times what the body may; tiny
+# chunks without extensions fit. Who sends more wants work done, not a body read.
+FRAMING_ROOM = 8
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 
 
@@ -163,9 +166,12 @@ class Exchange:
         assert http is not None
         if len(self.heads):
             http.receive_data(self.heads.take())
+        most = self.received_bytes + limit * FRAMING_ROOM
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
+                if self.received_bytes > most:
+                    raise _too_large(limit)
                 http.receive_data(await self.receive())
             elif isinstance(event, h11.Data):
                 body += event.data
@@ -186,15 +192,20 @@ class Exchange:
             self.keep_alive = False
 
     async def reply(
-        self, status: int, body: bytes | None = None, headers: replies.Fields = ()
+        self,
+        status: int,
+        body: bytes | None = None,
+        headers: replies.Fields = (),
+        *,
+        passed: bool = False,
     ) -> None:
-        """Answer the request; JSON unless the fields say otherwise."""
-        await self.send(self._answer(status, body, list(headers)))
-
-    def _answer(self, status: int, body: bytes | None, headers: list[tuple[bytes, bytes]]) -> bytes:
-        http, request = self.http, self.request
+        """Answer the request: with JSON of our own, or with what a bot said, `passed` on."""
         self.status = status
-        fields = replies.fields(self, body, headers)
+        fields = replies.fields(self, body, headers, passed=passed)
+        await self.send(self._answer(status, body, fields))
+
+    def _answer(self, status: int, body: bytes | None, fields: list[tuple[bytes, bytes]]) -> bytes:
+        http, request = self.http, self.request
         if http is None or http.our_state is not h11.SEND_RESPONSE:
             # No request could be parsed: h11 has no exchange to answer.
             self.keep_alive = False

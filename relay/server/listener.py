@@ -36,15 +36,21 @@ class Listener:
         self._routes = routes
         self._most = most
         self._connections: set[Connection] = set()
+        self._finishing: set[Connection] = set()
 
     async def serve(self) -> None:
         """Accept until cancelled; connections are cancelled with it."""
         await trio.serve_listeners(self._serve_one, list(self.listeners))
 
     def end_idle(self) -> None:
-        """End connections that only wait for a next request."""
+        """End connections that only wait for a next request; see `finishing` for the others."""
+        self._finishing = set(self._connections)
         for connection in self._connections:
             connection.idle.cancel()
+
+    def finishing(self) -> bool:
+        """Whether a request is under way that came before `end_idle`."""
+        return not self._finishing.isdisjoint(self._connections)
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
         connection = Connection(stream, _peer(stream), self._front, self._routes)
@@ -78,6 +84,10 @@ async def open_listeners(kind: str, host: str, port: int, path: str) -> list[tri
         return list(await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG))
     except OSError as error:
         where = path if kind == "unix" else f"{host}:{port}"
+        if error.errno == errno.EADDRINUSE and kind == "unix" and not _is_socket(path):
+            raise ConfigError(
+                f"can't listen on {where}: there is a file that is no socket"
+            ) from None
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(
                 f"{where} is in use by another process; stop it or choose another address"
@@ -103,16 +113,23 @@ def _listen_unix(path: str) -> trio.SocketListener:
 
 def _remove_stale(path: str) -> None:
     """Remove the socket of a process that is gone; anything else stays and makes bind fail."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-    except FileNotFoundError:
+    if not _is_socket(path):
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
+        except OSError:
+            pass  # somebody listens, with a full backlog perhaps, or it is not ours to judge
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _peer(stream: trio.SocketStream) -> str:

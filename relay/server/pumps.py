@@ -1,18 +1,24 @@
-"""The control process's side of the pumps: hand over, stop, hear what ended, survive a death."""
+"""The control process's side of the pumps: hand over, stop, hear what ended, survive a death.
+
+A link is one connection to one pump. When it ends, a new one is made, to the same
+process if that lives and to a new one otherwise; sessions that the new link does not
+know have died with their pump. Only what a pump says ends a session here, never the
+mere loss of a connection.
+"""
 
 from __future__ import annotations
 
-__all__ = ["Connect", "Pumps"]
+__all__ = ["PumpSource", "Pumps"]
 
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 import trio
 
-from relay.errors import Refusal
+from relay.errors import ConfigError, Refusal
 from relay.policy.interfaces import Log
 from relay.policy.sessions import SessionEnd
 from relay.pump import channel
@@ -20,7 +26,7 @@ from relay.pump.channel import Adopt, Finished, Live
 from relay.server.sessions import SessionKeeper
 
 # A pump takes a message in microseconds; one that does not for so long is stuck.
-HANDOVER_TIMEOUT = 5.0
+SEND_TIMEOUT = 5.0
 # Between a pump's death and the start of the next one, doubled up to the second
 # number while pumps die young.
 RESTART_WAIT = 0.05
@@ -29,17 +35,36 @@ RESTART_WAIT_MOST = 5.0
 LIVED = 10.0
 # How long a new connection to a pump may take to tell what it holds.
 ASK_TIMEOUT = 5.0
+# Pumps without tunnels exit as soon as their last reports are recorded.
+QUIT_TIMEOUT = 2.0
+POLL = 0.02
 
-Connect = Callable[[int], Awaitable[socket.socket]]
+
+class PumpSource(Protocol):
+    """Where pumps come from; `daemon` wires it."""
+
+    async def connect(self, index: int) -> socket.socket:
+        """A channel to a pump, started if there is none; raises ConfigError."""
+
+    def living(self) -> set[int]:
+        """Pumps that run already, perhaps more than are wanted now."""
+
+    def spooled(self) -> Iterable[Finished]:
+        """What pumps that have exited left to be recorded; forgotten once it was given."""
 
 
 @dataclass(slots=True)
 class Link:
-    """A pump: its channel, and the sessions it carries."""
+    """A connection to a pump, and the sessions that the pump carries.
+
+    Attributes:
+        orphans: sessions of the link before, until this one has told what it knows.
+    """
 
     index: int
     sock: socket.socket
     since: float
+    orphans: set[str]
     sessions: set[str] = field(default_factory=set)
     ready: trio.Event = field(default_factory=trio.Event)
     writing: trio.Lock = field(default_factory=trio.Lock)
@@ -49,50 +74,58 @@ class Pumps:
     """Keeps one link per pump.
 
     Args:
-        count: how many pumps.
-        connect: opens the channel to a pump by its index, starting the process if there
-            is none; `daemon` wires it.
-        spooled: what pumps that have exited left to be recorded.
+        count: how many pumps take calls.
     """
 
-    def __init__(
-        self,
-        count: int,
-        connect: Connect,
-        spooled: Callable[[], Iterable[Finished]],
-        keeper: SessionKeeper,
-        log: Log,
-    ) -> None:
+    def __init__(self, count: int, source: PumpSource, keeper: SessionKeeper, log: Log) -> None:
         self._count = count
-        self._connect = connect
-        self._spooled = spooled
+        self._source = source
         self._keeper = keeper
         self._log = log
         self._links: dict[int, Link] = {}
-        self._seen: set[str] = set()  # sessions found alive while reconciling
-        self._quitting = False
+        # Sessions between two links of their pump.
+        self._orphans: dict[int, set[str]] = {}
+        self._starting: set[int] = set()
+        self._keepers = 0
+        self._quitting = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Connect to every pump, reconcile, then serve until cancelled."""
+        """Connect to every pump, reconcile, then serve until they have quit.
+
+        Raises:
+            ConfigError: a pump can't be started or reached at the first try.
+        """
         async with trio.open_nursery() as nursery:
-            for report in self._spooled():
-                await self._keeper.tunnel_ended(report)
-            for index in range(self._count):
-                await nursery.start(self._keep, index)
+            await self._record_spooled()
+            self._starting = set(range(self._count)) | self._source.living()
+            for index in sorted(self._starting):
+                nursery.start_soon(self._keep, index)
+            with trio.move_on_after(ASK_TIMEOUT):
+                while self._starting:
+                    await trio.sleep(POLL)
+            for index in self._starting:
+                self._log.warning("pump_silent", pump=index)
             await self._keeper.reconcile(self.sessions())
             task_status.started()
 
     def sessions(self) -> set[str]:
-        """Ids of the sessions that have a tunnel."""
-        return {name for link in self._links.values() for name in link.sessions}
+        """Ids of the sessions that have a tunnel, as far as is known."""
+        links = self._links.values()
+        known = [*(link.sessions | link.orphans for link in links), *self._orphans.values()]
+        return set[str]().union(*known)
 
     def count(self) -> int:
         """Live tunnels."""
-        return sum(len(link.sessions) for link in self._links.values())
+        return len(self.sessions())
 
     def ready(self) -> bool:
         """Whether a pump can take a call."""
-        return any(link.ready.is_set() for link in self._links.values())
+        return bool(self._takers())
+
+    def require(self) -> None:
+        """Raises Refusal, 503, when no pump can take a call."""
+        if not self.ready():
+            raise _no_pump()
 
     async def adopt(self, message: Adopt, client: int, bot: int) -> None:
         """Give two descriptors to the pump with the fewest tunnels; the caller closes its own.
@@ -100,27 +133,20 @@ class Pumps:
         Raises:
             Refusal: 503, no pump took it.
         """
-        links = [link for link in self._links.values() if link.ready.is_set()]
+        links = self._takers()
         if not links:
             raise _no_pump()
         link = min(links, key=lambda each: len(each.sessions))
         link.sessions.add(message.session)
-        try:
-            with trio.fail_after(HANDOVER_TIMEOUT):
-                await self._send(link, message, (client, bot))
-        except (OSError, trio.TooSlowError):
+        if not await self._send(link, message, (client, bot)):
             link.sessions.discard(message.session)
-            raise _no_pump() from None
+            raise _no_pump()
 
     async def end(self, session_id: str, why: Literal["stop", "drain"]) -> bool:
         """End a session's tunnel with the Close that fits; False if there is none here."""
-        for link in self._links.values():
+        for link in list(self._links.values()):
             if session_id in link.sessions:
-                try:
-                    await self._send(link, channel.End(session_id, why))
-                except OSError:
-                    return False
-                return True
+                return await self._send(link, channel.End(session_id, why))
         return False
 
     async def end_all(self) -> None:
@@ -128,66 +154,102 @@ class Pumps:
         await self._tell_all(channel.EndAll())
 
     async def quit(self) -> None:
-        """Let the pumps exit once they are empty."""
-        self._quitting = True
+        """Let the pumps exit once they are empty; see `wait_gone`."""
+        self._quitting.set()
         await self._tell_all(channel.Quit())
 
-    async def _tell_all(self, message: channel.ToPump) -> None:
-        for link in list(self._links.values()):
-            try:
-                await self._send(link, message)
-            except OSError:
-                pass  # that pump is gone, and its tunnels with it
+    async def wait_gone(self) -> bool:
+        """Wait, but not for ever, until every pump has quit or died and its ends are recorded."""
+        with trio.move_on_after(QUIT_TIMEOUT):
+            while self._keepers:
+                await trio.sleep(POLL)
+        return not self._keepers
 
-    async def _send(self, link: Link, message: channel.ToPump, fds: tuple[int, ...] = ()) -> None:
-        async with link.writing:
-            while True:
-                try:
-                    channel.send(link.sock, message, fds)
-                    return
-                except BlockingIOError:
-                    await trio.lowlevel.wait_writable(link.sock)
+    def _takers(self) -> list[Link]:
+        """Pumps beyond the wanted number only finish what they have."""
+        links = self._links.values()
+        return [link for link in links if link.ready.is_set() and link.index < self._count]
+
+    async def _tell_all(self, message: channel.ToPump) -> None:
+        async with trio.open_nursery() as nursery:  # one that is stuck must not delay the others
+            for link in self._links.values():
+                nursery.start_soon(self._send, link, message)
+
+    async def _send(self, link: Link, message: channel.ToPump, fds: tuple[int, ...] = ()) -> bool:
+        """Send whole; False when the pump is gone, and its tunnels with it, or stuck."""
+        with trio.move_on_after(SEND_TIMEOUT):
+            async with link.writing:
+                while True:
+                    try:
+                        channel.send(link.sock, message, fds)
+                        return True
+                    except BlockingIOError:
+                        pass
+                    except OSError:
+                        return False
+                    try:
+                        await trio.lowlevel.wait_writable(link.sock)
+                    except (OSError, trio.ClosedResourceError):
+                        return False
+        return False
 
     # One pump, life after life.
 
-    async def _keep(self, index: int, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _keep(self, index: int) -> None:
         wait = RESTART_WAIT
-        while True:
-            link = Link(index, await self._connect(index), trio.current_time())
-            self._links[index] = link
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._ask, link, task_status)
-                await self._hear(link)
-                nursery.cancel_scope.cancel()
-            del self._links[index]
-            link.sock.close()
-            if self._quitting:
-                return
-            self._log.warning("pump_died", pump=index, sessions=len(link.sessions))
-            for session_id in link.sessions:
-                await self._keeper.end(session_id, SessionEnd("pump_died"))
-            wait = RESTART_WAIT if trio.current_time() - link.since > LIVED else wait * 2
-            await trio.sleep(min(wait, RESTART_WAIT_MOST))
+        self._keepers += 1
+        try:
+            while not self._quitting.is_set() and (
+                index < self._count or index in self._source.living()
+            ):
+                lasted = await self._live(index)
+                wait = RESTART_WAIT if lasted > LIVED else min(wait * 2, RESTART_WAIT_MOST)
+                with trio.move_on_after(wait):
+                    await self._quitting.wait()
+            await self._record_spooled()
+            await self._bury(self._orphans.pop(index, set()))
+        finally:
+            self._keepers -= 1
+            self._starting.discard(index)
 
-    async def _ask(self, link: Link, task_status: trio.TaskStatus[None]) -> None:
+    async def _live(self, index: int) -> float:
+        """One link from its beginning to its end; the seconds that it lasted."""
         try:
-            await self._send(link, channel.Ask())
-        except OSError:
-            return  # it died at once; `_hear` sees it too
-        with trio.move_on_after(ASK_TIMEOUT):
-            await link.ready.wait()
+            sock = await self._source.connect(index)
+        except ConfigError as error:
+            if index in self._starting:
+                raise
+            self._log.warning("pump_start", pump=index, error=str(error))
+            if index not in self._source.living():
+                await self._record_spooled()
+                await self._bury(self._orphans.pop(index, set()))
+            return 0.0
+        link = Link(index, sock, trio.current_time(), self._orphans.pop(index, set()))
+        self._links[index] = link
         try:
-            task_status.started()
-        except RuntimeError:
-            pass  # a later life of this pump
+            await self._record_spooled()  # now, since the pump before this one is surely gone
+            if await self._send(link, channel.Ask()):
+                await self._hear(link)
+        finally:
+            del self._links[index]
+            trio.lowlevel.notify_closing(sock)
+            sock.close()
+        self._orphans[index] = link.sessions | link.orphans
+        if not self._quitting.is_set() and index < self._count:
+            self._log.warning("pump_died", pump=index, sessions=len(self._orphans[index]))
+        return trio.current_time() - link.since
 
     async def _hear(self, link: Link) -> None:
+        """Take what the pump says until the channel ends."""
         while True:
             await trio.lowlevel.wait_readable(link.sock)
             try:
                 payload, _fds = channel.receive(link.sock)
                 message = channel.decode_to_control(payload) if payload else None
             except BlockingIOError:
+                continue
+            except ConnectionResetError:
+                # The pump died with messages of ours unread; its own come behind this.
                 continue
             except (OSError, msgspec.DecodeError):
                 return
@@ -199,13 +261,41 @@ class Pumps:
         if isinstance(message, Live):
             link.sessions.add(message.session)
         elif isinstance(message, Finished):
-            link.sessions.discard(message.session)
             await self._keeper.tunnel_ended(message)
+            # Only now: whoever waits for the last tunnel waits for its record too.
+            self._forget(link, message.session)
             await self._send(link, channel.Recorded([message.tunnel]))
         else:
             if message.lost:
                 self._log.warning("reports_lost", pump=link.index, count=message.lost)
-            link.ready.set()
+            await self._begin(link)
+
+    async def _begin(self, link: Link) -> None:
+        """The link has told what its pump knows; what it did not name is gone."""
+        missing = link.orphans - link.sessions
+        link.orphans = set()
+        await self._bury(missing)
+        if self._quitting.is_set() or link.index >= self._count:
+            await self._send(link, channel.Quit())
+        link.ready.set()
+        self._starting.discard(link.index)
+
+    async def _bury(self, sessions: set[str]) -> None:
+        for session_id in sessions:
+            await self._keeper.end(session_id, SessionEnd("pump_died"))
+
+    async def _record_spooled(self) -> None:
+        for report in self._source.spooled():
+            await self._keeper.tunnel_ended(report)
+            for link in self._links.values():
+                self._forget(link, report.session)
+            for sessions in self._orphans.values():
+                sessions.discard(report.session)
+
+    @staticmethod
+    def _forget(link: Link, session_id: str) -> None:
+        link.sessions.discard(session_id)
+        link.orphans.discard(session_id)
 
 
 def _no_pump() -> Refusal:

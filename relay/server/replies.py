@@ -48,16 +48,25 @@ def error_body(refusal: Refusal, phase: str) -> bytes:
     )
 
 
-def fields(exchange: Exchange, body: bytes | None, extra: Fields) -> list[tuple[bytes, bytes]]:
-    """The header fields of an answer: the given ones and those that every answer has."""
-    result = list(extra)
-    names = {name.lower() for name, _ in result}
-    if body is not None and b"content-type" not in names:
+# Of a bot's answer these are not passed on: every answer has them once, from here.
+OWN_FIELDS = (b"content-length", b"x-request-id", b"x-daily-session-id")
+
+
+def fields(
+    exchange: Exchange, body: bytes | None, extra: Fields, *, passed: bool
+) -> list[tuple[bytes, bytes]]:
+    """The header fields of an answer: the given ones and those that every answer has.
+
+    Args:
+        passed: the answer is a bot's, whose content type, or lack of one, is its own.
+    """
+    result = [field for field in extra if field[0].lower() not in OWN_FIELDS]
+    if body is not None and not passed:
         result.append((b"content-type", b"application/json"))
     if exchange.status != 204:
         result.append((b"content-length", b"%d" % len(body or b"")))
     result.append((b"x-request-id", exchange.request_id.encode("ascii")))
-    if exchange.session_id is not None and b"x-daily-session-id" not in names:
+    if exchange.session_id is not None:
         result.append((b"x-daily-session-id", exchange.session_id.encode("ascii")))
     result.extend(cors(exchange))
     if not exchange.keep_alive:
@@ -75,8 +84,9 @@ def cors(exchange: Exchange) -> Fields:
     if origin is not None:
         yield b"access-control-allow-origin", origin
         yield b"access-control-expose-headers", EXPOSED
-        if origin != b"*":
-            yield b"vary", b"Origin"
+    if origin != b"*":
+        # To others the same address answers without these fields: caches must know.
+        yield b"vary", b"Origin"
 
 
 def preflight(exchange: Exchange) -> Fields:

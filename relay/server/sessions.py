@@ -12,6 +12,8 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 import trio
@@ -24,6 +26,8 @@ from relay.policy.sessions import Session, SessionEnd, SessionState
 from relay.policy.tokens import TOKEN_TTL
 from relay.pump.channel import Finished
 
+T = TypeVar("T")
+
 # A token's claim outlasts the longest attach by this, so that it never lapses under
 # a caller who is being served.
 CLAIM_MARGIN = 10.0
@@ -33,12 +37,18 @@ RETRY_STORE = 1.0
 
 @dataclass(slots=True)
 class Caller:
-    """A caller between admission and the 101 (or the end of trying)."""
+    """A caller between admission and the 101 (or the end of trying).
+
+    Attributes:
+        instance: leased to it.
+        missed: leased to it too, but no bot could be reached there.
+    """
 
     session: Session
     agent: Agent
     nonce: str | None
     instance: str | None = None
+    missed: str | None = None
     stopped: bool = False
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
@@ -116,38 +126,64 @@ class SessionKeeper:
             Refusal: 403 for a token that was used, or whose session is over; 429 when
                 too many callers wait already.
         """
+        here = self._callers.get(session_id)
+        if here is not None:  # its claim may have lapsed, it may not be called dead
+            raise _used() if here.nonce == nonce else _over()
         if self._waiting[agent.name] >= self._limits.max_waiting:
             raise at_capacity(self._retry_after())
+        # Counted before the store is asked, so that a crowd does not pass the bound at once.
+        self._waiting[agent.name] += 1
+        try:
+            session = await self._claim(agent, session_id, nonce, expires)
+        except BaseException:
+            self._waiting[agent.name] -= 1
+            raise
+        caller = Caller(session, agent, nonce)
+        self._callers[session_id] = caller
+        return caller
+
+    async def _claim(
+        self, agent: Agent, session_id: str, nonce: str | None, expires: float
+    ) -> Session:
         now = self._now()
         session = self._new(agent, session_id, "websocket", now, expires=expires)
         session = msgspec.structs.replace(session, reserved_until=0.0)
         until = now + agent.attach_timeout + CLAIM_MARGIN
         admission = await self._store.admit(session, nonce, until, now)
         if admission is Admission.REPLAYED:
-            raise Refusal(403, "the token has been used already", cause="token_used")
+            raise _used()
         if admission is Admission.OVER:
-            raise Refusal(403, "the token's session is in use or over", cause="session_over")
-        caller = Caller(session, agent, nonce)
-        self._callers[session_id] = caller
-        self._waiting[agent.name] += 1
-        return caller
+            raise _over()
+        return session
 
     async def place(self, caller: Caller) -> str:
         """Wait, first come first served, for an instance and lease it.
 
-        The caller bounds the time and gives the place up by being cancelled.
+        The caller bounds the time. One that is cancelled has left the line, and holds
+        what was leased to it until `give_back`.
         """
-        if await self._try(caller):
+        await self._free_missed(caller)
+        agent = caller.agent.name
+        crowd = any(line.locked() for (name, _), line in self._lines.items() if name == agent)
+        if not crowd and await self._try(caller):
             assert caller.instance is not None
             return caller.instance
         stored = await self._store.get(caller.session.id)
         promised = stored is not None and stored.reserved_until > self._now()
-        line = self._lines.setdefault((caller.agent.name, promised), trio.Lock())
+        line = self._lines.setdefault((agent, promised), trio.Lock())
         async with line:
             while not await self._try(caller):
                 await self._pool.wait_change(caller.agent)
         assert caller.instance is not None
         return caller.instance
+
+    async def _free_missed(self, caller: Caller) -> None:
+        """Nothing has reached a bot there, so there is nothing to settle."""
+        missed = caller.missed
+        if missed is not None:
+            await self._store.free(caller.session.id, missed)
+            caller.missed = None
+            self._pool.freed()
 
     async def _try(self, caller: Caller) -> bool:
         ready = self._pool.ready(caller.agent)
@@ -178,22 +214,32 @@ class SessionKeeper:
         when it was stopped, the session ends for the cause in `end`.
         """
         self._leave(caller)
+        with trio.CancelScope(shield=True):
+            try:
+                await self._hand_back(caller, end)
+            except StoreError as error:
+                # The caller gets its answer now; the store is told when it is back.
+                self._log.failure("store", error)
+                self._nursery.start_soon(self._insist, partial(self._hand_back, caller, end))
+        for instance in (caller.instance, caller.missed):
+            if instance is not None:
+                self._nursery.start_soon(self._settle, caller.agent, instance, caller.session.id)
+        caller.instance = caller.missed = None
+
+    async def _hand_back(self, caller: Caller, end: SessionEnd) -> None:
         session_id = caller.session.id
         if caller.stopped or caller.nonce is None:
-            cause = SessionEnd("stopped") if caller.stopped else end
-            await self._record_end(session_id, cause)
-        else:
-            await self._insist(lambda: self._store.give_back(session_id, caller.nonce, self._now()))
-        self.let_go(caller)
+            await self._record_end(session_id, SessionEnd("stopped") if caller.stopped else end)
+        elif session_id not in self._callers:  # unless its claim has lapsed and it is here again
+            await self._store.give_back(session_id, caller.nonce, self._now())
 
     def let_go(self, caller: Caller) -> None:
-        """Free a caller's instance once it has settled."""
-        if caller.instance is not None:
-            self._nursery.start_soon(self._settle, caller.agent, caller.instance, caller.session.id)
-            caller.instance = None
+        """No bot could be reached at the caller's instance: it is free when it tries again."""
+        caller.missed, caller.instance = caller.instance, None
 
     def _leave(self, caller: Caller) -> None:
-        if self._callers.pop(caller.session.id, None) is not None:
+        if self._callers.get(caller.session.id) is caller:
+            del self._callers[caller.session.id]
             self._waiting[caller.agent.name] -= 1
 
     async def tunnel_ended(self, report: Finished) -> None:
@@ -201,44 +247,41 @@ class SessionKeeper:
         figures = msgspec.json.encode(
             {"seconds": report.seconds, "client": report.from_client, "bot": report.from_bot}
         )
-        end = SessionEnd(report.cause, report.code, report.reason, figures.decode())
+        end = SessionEnd(
+            report.cause, report.code, report.reason, figures.decode(), lasted=report.seconds
+        )
         await self.end(report.session, end)
 
     async def end(self, session_id: str, end: SessionEnd) -> None:
         """End a session for whatever cause; its instance is let go when it has settled."""
-        session = await self._record_end(session_id, end)
+        session = await self._insist(partial(self._record_end, session_id, end))
         if session is not None and session.instance is not None:
             agent = self._catalog.agents.get(session.agent)
-            if agent is None:
-                await self._insist(lambda: self._store.free(session_id))
-            else:
-                self._nursery.start_soon(self._settle, agent, session.instance, session_id)
+            self._nursery.start_soon(self._settle, agent, session.instance, session_id)
 
     async def _record_end(self, session_id: str, end: SessionEnd) -> Session | None:
-        session: Session | None = None
-
-        async def record() -> None:
-            nonlocal session
-            session = await self._store.end(session_id, end, self._now())
-
-        await self._insist(record)
+        session = await self._store.end(session_id, end, self._now())
         if session is not None:
             self._log.session_end(session)
         return session
 
-    async def _settle(self, agent: Agent, instance: str, session_id: str) -> None:
-        await self._pool.wait_settled(agent, instance)
-        await self._insist(lambda: self._store.free(session_id))
+    async def _settle(self, agent: Agent | None, instance: str, session_id: str) -> None:
+        """Free an instance when it has settled; one that nobody may use any more at once."""
+        if agent is not None:
+            await self._pool.wait_settled(agent, instance)
+        await self._insist(partial(self._store.free, session_id, instance))
         self._pool.freed()
 
-    async def _insist(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do something that must not be lost, however long the store is away."""
+        told = False
         while True:
             try:
-                await step()
-                return
+                return await step()
             except StoreError as error:
-                self._log.failure("store", error)
+                if not told:
+                    self._log.failure("store", error)
+                told = True
                 await trio.sleep(RETRY_STORE)
 
     # Stopping.
@@ -274,17 +317,23 @@ class SessionKeeper:
                 await self._store.give_back(session.id, None, self._now())
             else:
                 await self.end(session.id, SessionEnd("lost"))
-        for session_id, instance in (await self._store.leases()).items():
-            if session_id in live or session_id in self._callers:
-                continue
+        for session_id, instance in await self._store.leases():
             held = await self._store.get(session_id)
+            in_use = session_id in live or session_id in self._callers
+            if in_use and held is not None and held.instance == instance:
+                continue
             agent = self._catalog.agents.get(held.agent) if held is not None else None
-            if agent is None:
-                await self._store.free(session_id)
-            elif held is not None and held.state is not SessionState.ACTIVE:
-                self._nursery.start_soon(self._settle, agent, instance, session_id)
+            self._nursery.start_soon(self._settle, agent, instance, session_id)
 
     async def sweep(self) -> None:
         """End reservations that nobody claimed, forget what is old."""
         for session in await self._store.sweep(self._now()):
             self._log.session_end(session)
+
+
+def _used() -> Refusal:
+    return Refusal(403, "the token has been used already", cause="token_used")
+
+
+def _over() -> Refusal:
+    return Refusal(403, "the token's session is in use or over", cause="session_over")

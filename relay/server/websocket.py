@@ -13,10 +13,11 @@ from urllib.parse import unquote_to_bytes
 
 import trio
 
-from relay.errors import Refusal
+from relay.errors import Refusal, RelayError, StoreError
 from relay.policy.admission import at_capacity
 from relay.policy.catalog import Address, Agent
-from relay.policy.sessions import SessionEnd
+from relay.policy.interfaces import SessionFilter
+from relay.policy.sessions import SessionEnd, SessionState
 from relay.policy.tokens import TOKEN_TTL, Claims, find_carrier, verify
 from relay.protocol.body import decode_body
 from relay.protocol.bot_request import bot_target
@@ -73,22 +74,19 @@ class GenericWebSocket:
     # A session, an instance, a bot that answers.
 
     async def resolve(self) -> None:
-        exchange, claims = self._exchange, self._claims
+        exchange = self._exchange
         if exchange.front.draining:
             raise draining()
-        now = exchange.front.now()
-        self._caller = await exchange.front.sessions.admit(
-            self._agent,
-            claims.session_id if claims else exchange.front.new_id(),
-            claims.nonce if claims else None,
-            claims.expires if claims else now + TOKEN_TTL,
-        )
+        self._caller = await self._admit()
         exchange.session_id = self._caller.session.id
         try:
             self._answer = await self._while_connected()
         except Refusal as refusal:
-            waited = refusal.cause in ("at_capacity", "bot_silent")
+            waited = refusal.cause in ("at_capacity", "no_instance_ready", "bot_silent")
             await self._give_back("no_instance" if waited else "bot_refused")
+            raise
+        except StoreError:
+            await self._give_back("no_instance")
             raise
         except BaseException:
             await self._give_back("client_left")
@@ -97,24 +95,40 @@ class GenericWebSocket:
             exchange.cause, exchange.keep_alive = "client_left", False
             await self._give_back("client_left")
 
+    async def _admit(self) -> Caller:
+        front, claims = self._exchange.front, self._claims
+        if claims is not None:
+            try:
+                return await front.sessions.admit(
+                    self._agent, claims.session_id, claims.nonce, claims.expires
+                )
+            except Refusal as refusal:
+                # Where no token is needed, a used one is like none.
+                used = refusal.cause in ("token_used", "session_over")
+                if self._agent.websocket_auth == "token" or not used:
+                    raise
+        expires = front.now() + TOKEN_TTL
+        return await front.sessions.admit(self._agent, front.new_id(), None, expires)
+
     async def _while_connected(self) -> BotAnswer | BotRefusal | None:
         """Attach for as long as the client is there; None when it has left.
 
         Raises:
             Refusal: the caller can't be served.
+            StoreError: nor can it be known where.
         """
-        outcome: BotAnswer | BotRefusal | Refusal | None = None
+        outcome: BotAnswer | BotRefusal | RelayError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_client, nursery.cancel_scope)
             with self._caller.scope:
                 try:
                     outcome = await self._attach()
-                except Refusal as refusal:
-                    outcome = refusal
+                except (Refusal, StoreError) as error:
+                    outcome = error  # raised below: a nursery would wrap it in a group
             nursery.cancel_scope.cancel()
         if self._caller.stopped and not isinstance(outcome, BotAnswer):
             raise Refusal(403, "the session has been stopped", cause="session_stopped")
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, RelayError):
             raise outcome
         return outcome
 
@@ -140,14 +154,21 @@ class GenericWebSocket:
                 # Nothing of the request has been seen by a bot: another may serve it.
                 front.pool.failed(instance, "cannot connect")
                 front.sessions.let_go(self._caller)
-        if self._bot is None:
-            raise at_capacity(RETRY_AFTER, status=503)
-        raise Refusal(
-            503,
-            f"the bot did not answer within {agent.attach_timeout:g} s",
-            cause="bot_silent",
-            headers=((b"retry-after", b"%d" % RETRY_AFTER),),
-        )
+        raise await self._too_late()
+
+    async def _too_late(self) -> Refusal:
+        """What the caller has waited for in vain."""
+        front, agent = self._exchange.front, self._agent
+        if self._bot is not None:
+            reason = f"the bot did not answer within {agent.attach_timeout:g} s"
+            return _in_vain(reason, cause="bot_silent")
+        # An instance that holds a call may well say that it is not ready for another.
+        busy = SessionFilter(states=(SessionState.ACTIVE,), agent=agent.name, limit=1)
+        _, calls = await front.store.find(busy)
+        if calls or front.pool.ready(agent):
+            return at_capacity(RETRY_AFTER, status=503)
+        reason = f"no instance of this agent became ready within {agent.attach_timeout:g} s"
+        return _in_vain(reason, cause="no_instance_ready")
 
     async def _shake_hands(self, bot: BotConnection, address: Address) -> BotAnswer | BotRefusal:
         handshake = BotHandshake(self._upgrade)
@@ -168,8 +189,8 @@ class GenericWebSocket:
         if isinstance(answer, BotRefusal):
             self._exchange.cause = "bot_refused"
             await self._give_back("bot_refused")
-            fields = [field for field in end_to_end(answer.fields) if field[0] != b"content-length"]
-            await self._exchange.reply(answer.status, answer.body, fields)
+            fields = end_to_end(answer.fields)
+            await self._exchange.reply(answer.status, answer.body, fields, passed=True)
         elif answer is not None:
             with trio.CancelScope(shield=True):
                 await self._hand_over(answer)
@@ -181,9 +202,10 @@ class GenericWebSocket:
         assert bot is not None
         assert isinstance(client, trio.SocketStream)
         try:
+            front.pumps.require()  # before the token is spent
             await front.sessions.activate(caller)
         except BaseException:
-            await self._give_back("stopped")
+            await self._give_back("no_instance")
             raise
         session_id = caller.session.id
         own = [
@@ -236,6 +258,11 @@ class ProviderWebSocket:
 
     async def relay(self) -> None:
         """Never reached."""
+
+
+def _in_vain(reason: str, *, cause: str) -> Refusal:
+    headers = ((b"retry-after", b"%d" % RETRY_AFTER),)
+    return Refusal(503, reason, cause=cause, headers=headers)
 
 
 def _find_agent(exchange: Exchange, parameters: Parameters) -> Agent:

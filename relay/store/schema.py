@@ -44,6 +44,7 @@ CREATE TABLE sessions (
 ) STRICT;
 CREATE INDEX sessions_state ON sessions (state, agent);
 CREATE INDEX sessions_created ON sessions (created);
+CREATE INDEX sessions_ended ON sessions (ended);
 CREATE TABLE tokens (
     nonce TEXT PRIMARY KEY,
     session TEXT NOT NULL,
@@ -51,11 +52,14 @@ CREATE TABLE tokens (
     claimed_until REAL NOT NULL,
     expires REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
+-- A session whose first bot refused it may hold that instance, until it has settled,
+-- and the next one already: a lease is the pair.
 CREATE TABLE leases (
-    session TEXT PRIMARY KEY,
+    session TEXT NOT NULL,
     instance TEXT NOT NULL,
     agent TEXT NOT NULL,
-    node TEXT NOT NULL
+    node TEXT NOT NULL,
+    PRIMARY KEY (session, instance)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX leases_agent ON leases (agent, instance);
 """
@@ -63,50 +67,66 @@ CREATE INDEX leases_agent ON leases (agent, instance);
 COLUMNS = tuple(Session.__struct_fields__)
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
     """Open the store's file, making it (mode 0600) if there is none.
+
+    Args:
+        busy_timeout: seconds that one statement waits for another process's write.
 
     Raises:
         ConfigError: it can't be opened, is no store of relay, or has another version.
     """
+    connection = None
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            path, timeout=busy_timeout, isolation_level=None, check_same_thread=False
         )
+        _is_made(connection, path)  # before anything is changed: it may be somebody else's
         # WAL: readers and the writer don't wait for each other. NORMAL: a commit survives
         # the death of this process at once; a power cut may undo the last commits.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        _check_version(connection, path)
-    except (OSError, sqlite3.Error) as error:
-        raise ConfigError(f"store.url: {path} can't be opened: {error}") from None
+        _make(connection, path)
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, (OSError, sqlite3.Error)):
+            raise ConfigError(f"store.url: {path} can't be opened: {error}") from None
+        raise
     return connection
 
 
-def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+def _make(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables unless they are there; two processes may come here at once."""
     connection.execute("BEGIN IMMEDIATE")
-    try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (owner,) = connection.execute("PRAGMA application_id").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if tables == 0:
-            for statement in TABLES.split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif owner != APPLICATION_ID:
-            raise ConfigError(f"store.url: {path} is a database of another program")
-        elif version != SCHEMA_VERSION:
-            raise ConfigError(
-                f"store.url: {path} has schema version {version}, expected {SCHEMA_VERSION}; "
-                "use the relay version that made it, or another file"
-            )
-    except BaseException:
-        connection.execute("ROLLBACK")
-        connection.close()
-        raise
+    if not _is_made(connection, path):
+        for statement in TABLES.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
+
+
+def _is_made(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the file has the tables of this version; False for a new one.
+
+    Raises:
+        ConfigError: it belongs to another program or version.
+    """
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if tables == 0 and owner == 0:
+        return False
+    if owner != APPLICATION_ID:
+        raise ConfigError(f"store.url: {path} is a database of another program")
+    if version != SCHEMA_VERSION:
+        raise ConfigError(
+            f"store.url: {path} has schema version {version}, expected {SCHEMA_VERSION}; "
+            "use the relay version that made it, or another file"
+        )
+    return True
 
 
 def session_of(row: tuple[object, ...]) -> Session:

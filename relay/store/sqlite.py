@@ -1,8 +1,7 @@
 """The session store in one SQLite file, shared by the processes of one machine.
 
-Each call is one transaction, run in a worker thread so that a slow disk delays its
-caller and nobody else; one at a time, since SQLite has one writer anyway. A call
-that has begun is finished even if its caller is cancelled.
+Each call is one transaction (`store.database`), finished even if its caller is
+cancelled meanwhile.
 """
 
 from __future__ import annotations
@@ -10,32 +9,39 @@ from __future__ import annotations
 __all__ = ["SQLiteStore"]
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
-import trio
-
-from relay.errors import StoreError
 from relay.policy.catalog import Agent
 from relay.policy.interfaces import Admission, Reservation, SessionFilter
 from relay.policy.sessions import Move, Session, SessionEnd, SessionState, move
-from relay.store.schema import COLUMNS, connect, session_of, values_of
-
-T = TypeVar("T")
+from relay.store.database import Database
+from relay.store.schema import BUSY_TIMEOUT, COLUMNS, session_of, values_of
 
 DAY = 86_400.0
 # Ended sessions are a ledger for operators, not an archive.
 KEEP_ENDED = 30 * DAY
 KEEP_ROWS = 100_000
+# Rows that one sweep forgets at most for each reason: other writers wait meanwhile.
+FORGET_AT_ONCE = 1000
 
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM sessions"
 INSERT = f"INSERT INTO sessions ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 # Places that are promised to callers who have not been placed yet.
-RESERVATIONS = """
+PROMISED = """
 SELECT count(*) FROM sessions
 WHERE agent = ? AND state IN ('reserved', 'waiting') AND reserved_until > ? AND id <> ?
 AND id NOT IN (SELECT session FROM leases)
+"""
+OWN_LEASES = "SELECT instance FROM leases WHERE session = ?"
+# Each walks its own index and no further than it forgets (`+` rules another index out).
+FORGET_OLD = "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE ended < ? LIMIT ?)"
+FORGET_MANY = """
+DELETE FROM sessions WHERE id IN (
+    SELECT id FROM sessions WHERE +state = 'ended' AND created <= (
+        SELECT created FROM sessions ORDER BY created DESC LIMIT 1 OFFSET ?
+    ) ORDER BY created LIMIT ?
+)
 """
 HELD = "SELECT instance, count(*) FROM leases WHERE agent = ? GROUP BY instance"
 
@@ -46,44 +52,28 @@ class SQLiteStore:
     Args:
         path: the file; made if missing.
         node: this node's name; waiting and active sessions carry it.
+        busy_timeout: seconds that a call waits for another process's write.
 
     Raises:
         ConfigError: the file can't be used.
     """
 
-    def __init__(self, path: Path, node: str) -> None:
-        self._connection = connect(path)
+    def __init__(self, path: Path, node: str, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
+        self._database = Database(path, busy_timeout)
+        self._run = self._database.run
         self._node = node
-        self._one = trio.CapacityLimiter(1)
 
     def close(self) -> None:
-        self._connection.close()
-
-    async def _run(self, step: Callable[[sqlite3.Connection], T]) -> T:
-        def transaction() -> T:
-            connection = self._connection
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                try:
-                    result = step(connection)
-                except BaseException:
-                    connection.execute("ROLLBACK")
-                    raise
-                connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                raise StoreError(f"the store failed: {error}") from error
-            return result
-
-        return await trio.to_thread.run_sync(transaction, limiter=self._one)
+        self._database.close()
 
     async def reserve(
         self, session: Session, agent: Agent, ready: Sequence[str], now: float
     ) -> Reservation:
         def step(db: sqlite3.Connection) -> Reservation:
-            places, taken = _places(db, agent, ready, session.id, now)
-            if not places:
+            held = _held(db, agent)
+            if not held and not ready:
                 return Reservation.NONE_READY
-            if taken >= places:
+            if _room(held, agent, ready) <= _promised(db, agent, session.id, now):
                 return Reservation.FULL
             db.execute(INSERT, values_of(session, SessionState.RESERVED))
             return Reservation.HELD
@@ -94,18 +84,18 @@ class SQLiteStore:
         self, session: Session, nonce: str | None, claimed_until: float, now: float
     ) -> Admission:
         def step(db: sqlite3.Connection) -> Admission:
-            if nonce is not None and not _claim(db, nonce, session, claimed_until, now):
+            if nonce is not None and _is_used(db, nonce, now):
                 return Admission.REPLAYED
-            row = db.execute(f"{SELECT} WHERE id = ?", (session.id,)).fetchone()
-            if row is None:
-                found = values_of(session, SessionState.WAITING)
-                db.execute(INSERT, found)
-            elif move(session_of(row).state, Move.ADMIT) is None:
-                if nonce is not None:
-                    db.execute("UPDATE tokens SET spent = 1 WHERE nonce = ?", (nonce,))
+            state = _state_to_admit(db, session.id, now)
+            if state is None:
+                db.execute(INSERT, values_of(session, SessionState.WAITING))
+            elif move(state, Move.ADMIT) is None:
                 return Admission.OVER
+            if nonce is not None:
+                claim = (nonce, session.id, claimed_until, max(session.expires, claimed_until))
+                db.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, 0, ?, ?)", claim)
             db.execute(
-                "UPDATE sessions SET state = 'waiting', node = ?, admitted = ?, "
+                "UPDATE sessions SET state = 'waiting', node = ?, admitted = ?, instance = NULL, "
                 # A live reservation lasts as long as its owner waits.
                 "reserved_until = iif(reserved_until > ?, ?, 0) WHERE id = ?",
                 (self._node, now, now, claimed_until, session.id),
@@ -124,16 +114,16 @@ class SQLiteStore:
             ).fetchone()
             if row is None:
                 return None
-            if not row[0]:
-                places, taken = _places(db, agent, ready, session_id, now)
-                if taken >= places:
-                    return None
             held = _held(db, agent)
-            free = (url for url in ready if held.get(url, 0) < agent.sessions_per_instance)
+            if not row[0] and _room(held, agent, ready) <= _promised(db, agent, session_id, now):
+                return None
+            own = {url for (url,) in db.execute(OWN_LEASES, (session_id,))}
+            most = agent.sessions_per_instance
+            free = (url for url in ready if held.get(url, 0) < most and url not in own)
             instance = next(free, None)
             if instance is not None:
                 lease = (session_id, instance, agent.name, self._node)
-                db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", lease)
+                db.execute("INSERT INTO leases VALUES (?, ?, ?, ?)", lease)
                 placed = "UPDATE sessions SET instance = ? WHERE id = ?"
                 db.execute(placed, (instance, session_id))
             return instance
@@ -144,8 +134,8 @@ class SQLiteStore:
         def step(db: sqlite3.Connection) -> bool:
             changed = db.execute(
                 "UPDATE sessions SET state = 'active', started = ? "
-                "WHERE id = ? AND state = 'waiting' AND stop_requested = 0",
-                (now, session_id),
+                "WHERE id = ? AND state = 'waiting' AND node = ? AND stop_requested = 0",
+                (now, session_id, self._node),
             ).rowcount
             if changed and nonce is not None:
                 db.execute("UPDATE tokens SET spent = 1 WHERE nonce = ?", (nonce,))
@@ -155,23 +145,24 @@ class SQLiteStore:
 
     async def give_back(self, session_id: str, nonce: str | None, now: float) -> None:
         def step(db: sqlite3.Connection) -> None:
-            db.execute(
+            changed = db.execute(
                 "UPDATE sessions SET state = 'reserved', reserved_until = 0, node = NULL, "
-                "instance = NULL WHERE id = ? AND state = 'waiting'",
-                (session_id,),
-            )
-            if nonce is not None:
+                "instance = NULL WHERE id = ? AND state = 'waiting' AND node = ?",
+                (session_id, self._node),
+            ).rowcount
+            if changed and nonce is not None:
                 db.execute("DELETE FROM tokens WHERE nonce = ? AND spent = 0", (nonce,))
+            elif changed:
+                db.execute("DELETE FROM tokens WHERE session = ? AND spent = 0", (session_id,))
 
         await self._run(step)
 
     async def end(self, session_id: str, end: SessionEnd, now: float) -> Session | None:
         return await self._run(lambda db: _end(db, session_id, end, now))
 
-    async def free(self, session_id: str) -> None:
-        await self._run(
-            lambda db: db.execute("DELETE FROM leases WHERE session = ?", (session_id,))
-        )
+    async def free(self, session_id: str, instance: str) -> None:
+        lease = "DELETE FROM leases WHERE session = ? AND instance = ?"
+        await self._run(lambda db: db.execute(lease, (session_id, instance)))
 
     async def request_stop(self, session_id: str) -> Session | None:
         def step(db: sqlite3.Connection) -> Session | None:
@@ -223,30 +214,21 @@ class SQLiteStore:
             )
         )
 
-    async def leases(self) -> dict[str, str]:
-        def step(db: sqlite3.Connection) -> dict[str, str]:
-            rows = db.execute("SELECT session, instance FROM leases WHERE node = ?", (self._node,))
-            return dict(rows.fetchall())
-
-        return await self._run(step)
+    async def leases(self) -> list[tuple[str, str]]:
+        query = "SELECT session, instance FROM leases WHERE node = ?"
+        return await self._run(lambda db: db.execute(query, (self._node,)).fetchall())
 
     async def sweep(self, now: float) -> list[Session]:
         def step(db: sqlite3.Connection) -> list[Session]:
-            unused = db.execute(
-                "SELECT id FROM sessions WHERE state = 'reserved' "
-                "AND (expires <= ? OR stop_requested = 1)",
+            over = db.execute(
+                "SELECT id, iif(stop_requested, 'stopped', 'unused') FROM sessions "
+                "WHERE state = 'reserved' AND (expires <= ? OR stop_requested)",
                 (now,),
             ).fetchall()
-            ended = [_end(db, name, SessionEnd("unused"), now) for (name,) in unused]
+            ended = [_end(db, name, SessionEnd(cause), now) for name, cause in over]
             db.execute("DELETE FROM tokens WHERE expires <= ?", (now,))
-            db.execute(
-                "DELETE FROM sessions WHERE state = 'ended' AND ended < ?", (now - KEEP_ENDED,)
-            )
-            db.execute(
-                "DELETE FROM sessions WHERE state = 'ended' AND created < (SELECT created "
-                "FROM sessions ORDER BY created DESC LIMIT 1 OFFSET ?)",
-                (KEEP_ROWS,),
-            )
+            db.execute(FORGET_OLD, (now - KEEP_ENDED, FORGET_AT_ONCE))
+            db.execute(FORGET_MANY, (KEEP_ROWS, FORGET_AT_ONCE))
             return [session for session in ended if session is not None]
 
         return await self._run(step)
@@ -257,40 +239,48 @@ def _held(db: sqlite3.Connection, agent: Agent) -> dict[str, int]:
     return dict(db.execute(HELD, (agent.name,)).fetchall())
 
 
-def _places(
-    db: sqlite3.Connection, agent: Agent, ready: Sequence[str], session_id: str, now: float
-) -> tuple[int, int]:
-    """How many places there are, and how many are taken or promised to others.
-
-    An instance that holds a session may well say that it is not ready for another,
-    and still is a place.
-    """
-    held = _held(db, agent)
-    places = len(held.keys() | set(ready)) * agent.sessions_per_instance
-    (promised,) = db.execute(RESERVATIONS, (agent.name, now, session_id)).fetchone()
-    return places, sum(held.values()) + promised
+def _room(held: dict[str, int], agent: Agent, ready: Sequence[str]) -> int:
+    """How many sessions the ready instances can still take."""
+    return sum(max(0, agent.sessions_per_instance - held.get(url, 0)) for url in ready)
 
 
-def _claim(
-    db: sqlite3.Connection, nonce: str, session: Session, claimed_until: float, now: float
-) -> bool:
-    """Set-if-absent of a token's nonce; a claim that has lapsed counts as absent."""
+def _promised(db: sqlite3.Connection, agent: Agent, session_id: str, now: float) -> int:
+    """How many places are promised to other sessions than this one."""
+    (promised,) = db.execute(PROMISED, (agent.name, now, session_id)).fetchone()
+    return int(promised)
+
+
+def _is_used(db: sqlite3.Connection, nonce: str, now: float) -> bool:
+    """Whether a token is spent or claimed; a claim that has lapsed is none."""
     row = db.execute("SELECT spent, claimed_until FROM tokens WHERE nonce = ?", (nonce,)).fetchone()
-    if row is not None and (row[0] or row[1] > now):
-        return False
-    db.execute(
-        "INSERT OR REPLACE INTO tokens VALUES (?, ?, 0, ?, ?)",
-        (nonce, session.id, claimed_until, max(session.expires, claimed_until)),
-    )
-    return True
+    return row is not None and bool(row[0] or row[1] > now)
+
+
+def _state_to_admit(db: sqlite3.Connection, session_id: str, now: float) -> SessionState | None:
+    """The state that counts for a caller who comes now; None for an unknown session."""
+    query = "SELECT state, stop_requested FROM sessions WHERE id = ?"
+    row = db.execute(query, (session_id,)).fetchone()
+    if row is None:
+        return None
+    if row[1]:
+        return SessionState.ENDED  # it is about to: nobody may come in any more
+    state = SessionState(row[0])
+    if state is SessionState.WAITING:
+        # A caller whose claim has lapsed has died with its node and could not give it back.
+        claim = "SELECT max(claimed_until) FROM tokens WHERE session = ? AND spent = 0"
+        (until,) = db.execute(claim, (session_id,)).fetchone()
+        if until is not None and until <= now:
+            return SessionState.RESERVED
+    return state
 
 
 def _end(db: sqlite3.Connection, session_id: str, end: SessionEnd, now: float) -> Session | None:
     row = db.execute(
-        "UPDATE sessions SET state = 'ended', ended = ?, cause = ?, close_code = ?, "
-        "close_reason = ?, figures = ? WHERE id = ? AND state <> 'ended' "
+        "UPDATE sessions SET state = 'ended', ended = min(?, coalesce(started + ?, ?)), "
+        "cause = ?, close_code = ?, close_reason = ?, figures = ? "
+        "WHERE id = ? AND state <> 'ended' "
         f"RETURNING {', '.join(COLUMNS)}",
-        (now, end.cause, end.code, end.reason, end.figures, session_id),
+        (now, end.lasted, now, end.cause, end.code, end.reason, end.figures, session_id),
     ).fetchone()
     return session_of(row) if row else None
 

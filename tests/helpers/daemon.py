@@ -189,7 +189,8 @@ class Daemon:
 
     def logs(self) -> list[dict[str, Any]]:
         """The JSON log lines so far."""
-        lines = self.process.errors().splitlines()
+        # Up to the last line end: a line may be seen while it is being written.
+        lines = self.process.errors().rpartition("\n")[0].splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def pump_pids(self) -> list[int]:

@@ -22,7 +22,7 @@ from relay.errors import ConfigError
 from relay.policy.catalog import Agent, Limits
 from tests.helpers.config_file import ORGANIZATION, PRIVATE, PUBLIC, SECRET, SMALLEST, ConfigFile
 
-PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_all_keys_reach_their_values(file: ConfigFile) -> None:
     assert config.catalog.cors_origins == ("https://app.example.com", "http://localhost:3000")
     assert (config.log_level, config.log_format) == ("debug", "json")
     assert config.limits == Limits(reservation_timeout=12.5, max_connections=500)
-    assert config.catalog.reservation_timeout == 12.5
+    assert config.limits.reservation_timeout == 12.5
     assert config.store_path == file.directory / "data" / "sessions.db"
     assert config.catalog.agents["bot"] == Agent(
         name="bot",

@@ -1,0 +1,185 @@
+"""`relay serve --demo`: what it prints works as it stands, and its end leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from relay.demo import ADMIN, BIND
+from tests.helpers.daemon import PATIENCE, Process, pids_with, spawn, wait_until
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def is_free(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_server((host, int(port))):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def running_demo(folder: Path) -> Iterator[Process]:
+    """The demonstration, run where a reader runs it: in the repository, temporary files apart."""
+    if not (is_free(BIND) and is_free(ADMIN)):
+        pytest.skip(f"{BIND} or {ADMIN} is in use on this machine")
+    before = os.environ.get("TMPDIR"), Path.cwd()
+    os.environ["TMPDIR"] = str(folder)
+    os.chdir(ROOT)
+    try:
+        process = spawn(["relay", "serve", "--demo"], folder, "demo")
+    finally:
+        os.chdir(before[1])
+        if before[0] is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before[0]
+    try:
+        yield process
+    finally:
+        if process.popen.poll() is None:
+            process.end()
+
+
+def wait_banner(process: Process) -> str:
+    def whole() -> str:
+        assert process.popen.poll() is None, process.errors()
+        text = process.output()
+        return text if "Ctrl-C" in text else ""
+
+    return str(wait_until(whole, "the commands are printed"))
+
+
+def commands(banner: str) -> list[str]:
+    """The indented paragraphs: what a reader pastes into a shell."""
+    return re.findall(r"(?m)(?:^ {2,}.+\n)+", banner)
+
+
+def shell(command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["sh", "-e", "-c", command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def finish(running: subprocess.Popen[str]) -> str:
+    """What a command wrote; it must have succeeded."""
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 0, (running.args, out, err)
+    assert "Traceback" not in err
+    return out
+
+
+def paste(command: str) -> str:
+    return finish(shell(command))
+
+
+def ends_clean(process: Process, folder: Path, bot: list[int]) -> None:
+    """Exit code 0, the bot and the pump gone, no temporary file left, nothing ugly said."""
+    assert process.popen.wait(5) == 0, process.errors()
+    assert bot
+    assert [pid for pid in bot if Path(f"/proc/{pid}").exists()] == []
+    assert pids_with(str(folder)) == []
+    assert list(folder.glob("relay-demo-*")) == []
+    for line in process.errors().splitlines():
+        assert line.startswith('{"'), process.errors()
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def test_every_printed_command_works_twice(tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("the commands need curl")
+    with running_demo(tmp_path) as process:
+        banner = wait_banner(process)
+        started = json.loads(process.errors().splitlines()[0])
+        assert started["event"] == "listening"
+        start, talk, sessions, stop = commands(banner)
+        talks = [shell(talk), shell(talk)]  # five seconds each; meanwhile the others
+        for number in (1, 2):
+            answer = json.loads(paste(start))
+            assert uuid.UUID(answer["sessionId"])
+            assert answer["wsUrl"] == f"ws://{BIND}/ws/generic/echo.demo"
+            assert answer["sessionId"] in paste(sessions)
+            stopped = json.loads(paste(stop))
+            assert stopped["status"] == "terminated"
+            assert paste(sessions).count("stopped") == number, "ended sessions are shown too"
+        for talking in talks:
+            assert re.search(r"\d", finish(talking))
+        pids = children(process.pid)
+        process.popen.send_signal(signal.SIGINT)
+        ends_clean(process, tmp_path, pids)
+
+
+def test_the_end_with_a_call_that_goes_on(tmp_path: Path) -> None:
+    with running_demo(tmp_path) as process:
+        banner = wait_banner(process)
+        (client,) = re.findall(r"(\S+client\.py)", banner)
+        (key,) = set(re.findall(r"pk_demo_\w+", banner))
+        url = f"http://{BIND}/v1/public/echo/start"
+        with subprocess.Popen(
+            [sys.executable, client, url, "--key", key, "--seconds", "60"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as talking:
+            wait_until(lambda: '"status":101' in process.errors(), "the call is there")
+            pids = children(process.pid)
+            process.popen.send_signal(signal.SIGINT)
+            ends_clean(process, tmp_path, pids)
+            talking.wait(PATIENCE)  # the Close ended it
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_it_listens(tmp_path: Path, signum: int) -> None:
+    """The bot is there already, the daemon not yet: nothing may be left."""
+    with running_demo(tmp_path) as process:
+        bot = wait_until(lambda: children(process.pid), "the bot is started")
+        process.popen.send_signal(signum)
+        ends_clean(process, tmp_path, bot)
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    """One line that says so, and no bot is left."""
+    with socket.socket() as taken:
+        host, _, port = BIND.rpartition(":")
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind((host, int(port)))
+            taken.listen()
+        except OSError:
+            pass  # somebody else has it, which does as well
+        process = spawn(["relay", "serve", "--demo"], tmp_path, "demo")
+        assert process.popen.wait(PATIENCE) == 2
+    (line,) = process.errors().splitlines()
+    assert line.startswith(f"relay: {BIND} is in use by another process")
+    assert process.output() == ""
+    assert children(process.pid) == []

@@ -1,0 +1,199 @@
+"""A pump as a process of its own: control processes come and go, calls go on until it dies."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from relay.errors import ConfigError
+from relay.pump import channel
+from relay.pump.channel import Adopt, Ask, Finished, Live, Quit, Ready, Recorded
+from relay.pump_processes import PumpProcesses
+from tests.helpers.daemon import PATIENCE, pids_with, wait_until
+from tests.helpers.pump import CLOSE, Call, Peer, frame, split, tcp_pair
+
+
+@dataclass
+class Node:
+    """What a control process does with its pumps, without a daemon around it."""
+
+    folder: Path
+    pumps: PumpProcesses
+    opened: list[socket.socket] = field(default_factory=list)
+
+    def connect(self, pumps: PumpProcesses | None = None) -> socket.socket:
+        control = trio.run((pumps or self.pumps).connect, 0)
+        self.opened.append(control)
+        return control
+
+    def pid(self) -> int:
+        wait_until(self.pids, "the pump runs")
+        (pid,) = self.pids()
+        return pid
+
+    def pids(self) -> list[int]:
+        return pids_with(f"{self.folder}/pump-")
+
+    def call(self, control: socket.socket, name: str = "one") -> Call:
+        (client, downstream), (bot, upstream) = tcp_pair(), tcp_pair()
+        with downstream, upstream:
+            channel.send(control, Adopt(name, "session"), (downstream.fileno(), upstream.fileno()))
+        self.opened += [client, bot]
+        return Call(name, Peer(client, masked=True), Peer(bot, masked=False))
+
+
+@pytest.fixture(name="node")
+def _node(tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path, PumpProcesses(tmp_path))
+    yield node
+    for sock in node.opened:
+        sock.close()
+    for pid in node.pids():
+        os.kill(pid, signal.SIGKILL)
+    trio.run(node.pumps.end)
+
+
+def hear(control: socket.socket) -> channel.ToControl:
+    """The next message from the pump."""
+    assert select.select([control], [], [], PATIENCE)[0], "the pump says nothing"
+    payload, _fds = channel.receive(control)
+    return channel.decode_to_control(payload)
+
+
+def arrives(peer: Peer, data: bytes) -> None:
+    """Exactly these bytes come next."""
+    before = len(peer.received)
+    wait_until(lambda: peer.poll() is not None and len(peer.received) - before >= len(data), "data")
+    assert peer.received[before:] == data
+
+
+def ends(peer: Peer) -> str:
+    wait_until(lambda: peer.poll() is not None and peer.end, "the end of a connection")
+    return peer.end
+
+
+def works(call: Call) -> None:
+    call.client.say(b"up")
+    call.bot.say(b"down")
+    arrives(call.bot, frame(b"up", masked=True))
+    arrives(call.client, frame(b"down"))
+
+
+def test_a_call_outlives_the_control_process(node: Node) -> None:
+    control = node.connect()
+    call = node.call(control)
+    works(call)
+    pid = node.pid()
+    control.close()
+    works(call)
+    control = node.connect(PumpProcesses(node.folder))  # as a new control process does
+    assert node.pid() == pid
+    channel.send(control, Ask())
+    live = hear(control)
+    assert isinstance(live, Live)
+    assert (live.tunnel, live.session, live.from_client.messages) == ("one", "session", 2)
+    assert hear(control) == Ready()
+    works(call)
+
+
+def test_a_killed_pump_is_the_end_for_both_peers_at_once(node: Node) -> None:
+    control = node.connect()
+    call = node.call(control)
+    works(call)
+    began = time.monotonic()
+    os.kill(node.pid(), signal.SIGKILL)
+    assert ends(call.client) in ("fin", "reset")
+    assert ends(call.bot) in ("fin", "reset")
+    assert time.monotonic() - began < 2.0
+    assert select.select([control], [], [], PATIENCE)[0]
+    assert channel.receive(control) == (b"", [])
+    works(node.call(node.connect(), "two"))  # a new one takes its place
+
+
+def test_sigterm_ends_calls_with_1012_and_sigint_is_the_daemons(node: Node) -> None:
+    control = node.connect()
+    call = node.call(control)
+    works(call)
+    os.kill(node.pid(), signal.SIGINT)
+    works(call)
+    before = bytes(call.client.received)
+    os.kill(node.pid(), signal.SIGTERM)
+    began = time.monotonic()
+    wait_until(lambda: call.client.poll() is not None and call.client.closes(), "a Close")
+    wait_until(lambda: call.bot.poll() is not None and call.bot.closes(), "a Close")
+    assert time.monotonic() - began < 0.9, "it waits for the end of a turn"
+    assert call.client.closes() == call.bot.closes() == [(1012, "service restart")]
+    assert call.client.received.startswith(before)
+    for peer in (call.client, call.bot):
+        peer.close_frame(1012)
+        peer.shut()
+    report = hear(control)
+    assert isinstance(report, Finished)
+    assert (report.cause, report.code) == ("drain", 1012)
+
+
+def test_sigterm_in_the_midst_of_traffic_leaves_whole_frames_only(node: Node) -> None:
+    control = node.connect()
+    calls = [node.call(control, f"call {index}") for index in range(4)]
+    payload = b"x" * 3000
+    for call in calls:
+        works(call)
+        call.client.send(frame(payload, masked=True) * 300)
+        call.bot.send(frame(payload) * 300)
+    os.kill(node.pid(), signal.SIGTERM)
+    for call in calls:
+        for peer in (call.client, call.bot):
+            wait_until(partial(closed, peer), "a Close")
+            assert peer.closes() == [(1012, "service restart")]
+            assert set(peer.payloads()) <= {b"up", b"down", payload}
+
+
+def closed(peer: Peer) -> bool:
+    peer.poll()
+    frames, _rest = split(peer.received)
+    return bool(frames) and frames[-1].opcode == CLOSE
+
+
+def test_quit_lets_the_pump_exit_and_leaves_its_reports(node: Node) -> None:
+    control = node.connect()
+    taken, left = node.call(control, "taken"), node.call(control, "left")
+    for call in (taken, left):
+        works(call)
+        call.client.reset()
+        call.bot.reset()
+    reports = {report.tunnel: report for report in (hear(control), hear(control))}  # type: ignore[union-attr]
+    channel.send(control, Recorded(["taken"]))
+    channel.send(control, Quit())
+    assert node.pids()
+    control.close()
+    wait_until(lambda: not node.pids(), "the pump exits")
+    assert list(node.pumps.spooled()) == [reports["left"]]
+    assert list(node.pumps.spooled()) == []
+
+
+def test_quit_with_everything_recorded_leaves_nothing(node: Node) -> None:
+    control = node.connect()
+    call = node.call(control)
+    channel.send(control, Quit())
+    works(call)  # an exit waits for its calls
+    call.client.reset()
+    call.bot.reset()
+    assert isinstance(hear(control), Finished)
+    channel.send(control, Recorded(["one"]))
+    wait_until(lambda: not node.pids(), "the pump exits")
+    assert list(node.pumps.spooled()) == []
+
+
+def test_a_runtime_directory_that_is_none_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"server\.runtime_dir"):
+        trio.run(PumpProcesses(tmp_path / "missing").connect, 0)

@@ -1,0 +1,122 @@
+"""One direction: backpressure, bounded memory, figures, what an end waits for."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+
+import pytest
+
+from relay.protocol.lifecycle import Event, Flow
+from relay.pump.transfer import READ_SIZE, Transfer, interest
+from tests.helpers.pump import Call, Rig, frame, rig
+
+IN, OUT = select.EPOLLIN, select.EPOLLOUT
+# A Close frame at its longest: header, mask, 125 bytes.
+CLOSE_SIZE = 6 + 125
+
+
+@pytest.fixture(name="r")
+def _rig() -> Iterator[Rig]:
+    with rig() as made:
+        yield made
+
+
+def fill(r: Rig, call: Call, side: str, count: int = 400) -> list[bytes]:
+    """Send more than sockets and pump take, toward a peer that does not read."""
+    source, sink = (call.client, call.bot) if side == "client" else (call.bot, call.client)
+    sink.reading = False
+    data = [index.to_bytes(4, "big") * 3000 for index in range(count)]
+    source.send(b"".join(frame(each, masked=source.masked) for each in data))
+    r.settle()
+    assert source.unsent, "the source is not paused"
+    return data
+
+
+def transfer(r: Rig, side: str) -> Transfer:
+    tunnel = r.pump.tunnels["call"]
+    return tunnel.from_client if side == "client" else tunnel.from_bot
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("side", ["client", "bot"])
+def test_a_slow_reader_pauses_its_source_and_nothing_is_lost(r: Rig, side: str, kind: str) -> None:
+    call = r.call(kind=kind, buffer=8192)
+    data = fill(r, call, side)
+    paused = transfer(r, side)
+    assert 0 < len(paused.held) <= READ_SIZE
+    assert paused.source.registered == 0
+    assert paused.sink.registered == IN | OUT
+    source, sink = (call.client, call.bot) if side == "client" else (call.bot, call.client)
+    sink.say(b"the other way")  # is not held up
+    r.settle()
+    assert source.payloads() == [b"the other way"]
+    r.now += 3.0
+    sink.reading = True
+    r.settle()
+    assert sink.payloads() == data
+    assert (paused.held, paused.source.registered, paused.sink.registered) == (b"", IN, IN)
+    assert 3.0 <= paused.held_time <= 3.1
+    assert paused.bytes == len(sink.received)
+    assert paused.tracker.messages == len(data)
+
+
+def test_both_directions_may_be_paused(r: Rig) -> None:
+    call = r.call(buffer=8192)
+    up, down = fill(r, call, "client"), fill(r, call, "bot")
+    assert call.client.reading is call.bot.reading is False
+    assert r.quiet()
+    call.client.reading = call.bot.reading = True
+    r.settle()
+    assert call.client.payloads() == down
+    assert call.bot.payloads() == up
+
+
+@pytest.mark.parametrize("order", [Event.STOP, Event.DRAIN])
+def test_what_is_held_stays_bounded_with_a_close_behind_it(r: Rig, order: Event) -> None:
+    call = r.call(buffer=8192)
+    fill(r, call, "client")
+    fill(r, call, "bot")
+    r.pump.end("call", order)
+    r.settle()
+    for side in ("client", "bot"):
+        assert len(transfer(r, side).held) <= READ_SIZE + CLOSE_SIZE
+
+
+def test_the_clock_of_figures_is_the_pumps(r: Rig) -> None:
+    call = r.call()
+    for gap in (0.02, 0.5, 0.02):
+        r.now += gap
+        call.client.say(b"x")
+        r.settle()
+    r.now += 0.3
+    (live,) = r.pump.snapshot()
+    assert (live.from_client.largest_gap, live.from_client.held_time) == (0.5, 0.0)
+    assert live.seconds == pytest.approx(0.84)
+    assert live.from_bot.largest_gap == 0.0
+
+
+def test_time_held_so_far_shows_in_a_snapshot(r: Rig) -> None:
+    call = r.call(buffer=8192)
+    fill(r, call, "bot")
+    r.now += 2.0
+    (live,) = r.pump.snapshot()
+    assert live.from_bot.held_time == 2.0
+
+
+# What an end waits for, for each state of its two transfers.
+
+
+@pytest.mark.parametrize("flow", Flow)
+@pytest.mark.parametrize("eof", [False, True])
+@pytest.mark.parametrize("held", [b"", b"x"])
+@pytest.mark.parametrize("owed", [b"", b"y"])
+def test_interest(r: Rig, flow: Flow, eof: bool, held: bytes, owed: bytes) -> None:
+    r.call()
+    tunnel = r.pump.tunnels["call"]
+    incoming, outgoing = tunnel.from_client, tunnel.from_bot
+    incoming.flow, incoming.eof, incoming.held, outgoing.held = flow, eof, held, owed
+    mask = interest(incoming, outgoing)
+    incoming.held = outgoing.held = b""
+    reads = not eof and (not held or flow in (Flow.CLOSED, Flow.BROKEN))
+    assert mask == (IN if reads else 0) | (OUT if owed else 0)

@@ -1,0 +1,128 @@
+"""Opening the store's file: made private, and refused when it is not ours or not usable."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from relay.errors import ConfigError
+from relay.policy.sessions import Session, SessionState
+from relay.store.schema import (
+    APPLICATION_ID,
+    COLUMNS,
+    SCHEMA_VERSION,
+    connect,
+    session_of,
+    values_of,
+)
+
+
+def refusal_of(path: Path) -> str:
+    with pytest.raises(ConfigError) as refused:
+        connect(path, busy_timeout=0.05)
+    assert str(path) in str(refused.value)
+    assert str(refused.value).startswith("store.url: ")
+    return str(refused.value)
+
+
+def test_a_new_file_and_its_companions_are_private(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    connection = connect(path)
+    connection.execute("DELETE FROM sessions")
+    connection.execute("INSERT INTO leases VALUES ('s', 'i', 'a', 'n')")
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["relay.db", "relay.db-shm", "relay.db-wal"]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    connection.close()
+
+
+def test_the_file_is_marked_and_opens_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        connection = connect(tmp_path / "relay.db")
+        assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        connection.close()
+
+
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
+def test_another_version_is_refused(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "relay.db"
+    connection = connect(path)
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
+    reason = refusal_of(path)
+    assert f"version {version}" in reason
+    assert str(SCHEMA_VERSION) in reason
+
+
+def test_another_programs_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.db"
+    theirs = sqlite3.connect(path)
+    theirs.execute("CREATE TABLE songs (name TEXT)")
+    theirs.commit()
+    theirs.close()
+    before = path.read_bytes()
+    assert "another program" in refusal_of(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_programs_empty_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.db"
+    theirs = sqlite3.connect(path)
+    theirs.execute("PRAGMA application_id = 1234")
+    theirs.close()
+    assert "another program" in refusal_of(path)
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "relay.toml"
+    path.write_text("[server]\n" * 1000)
+    refusal_of(path)
+    assert path.read_text() == "[server]\n" * 1000
+
+
+def test_unusable_paths_are_refused(tmp_path: Path) -> None:
+    refusal_of(tmp_path)
+    refusal_of(tmp_path / "missing" / "relay.db")
+    (tmp_path / "file").touch()
+    refusal_of(tmp_path / "file" / "relay.db")
+
+
+def test_a_locked_file_is_refused_after_the_timeout(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    connect(path).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert "locked" in refusal_of(path)
+    other.execute("ROLLBACK")
+    other.close()
+    connect(path).close()
+
+
+def test_a_session_is_the_same_as_a_row() -> None:
+    session = Session(
+        id="i",
+        agent="a",
+        organization="o",
+        state=SessionState.ACTIVE,
+        created=1.5,
+        instance="http://a:1",
+        started=2.0,
+        close_code=4000,
+        close_reason="ü",
+    )
+    assert session_of(values_of(session, SessionState.ACTIVE)) == session
+    assert session_of(values_of(session, SessionState.WAITING)).state is SessionState.WAITING
+    assert len(COLUMNS) == len(values_of(session, SessionState.ACTIVE))
+
+
+def test_the_table_has_every_column(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "relay.db")
+    names = [row[1] for row in connection.execute("PRAGMA table_info(sessions)")]
+    connection.close()
+    assert names == [*COLUMNS, "stop_requested"]

@@ -1,0 +1,288 @@
+"""The SQLite store, call by call: reservations, tokens, leases, stops, ends, pages, sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from relay.policy.interfaces import Admission, Reservation, SessionFilter
+from relay.policy.sessions import SessionEnd, SessionState
+from relay.store import sqlite
+from relay.store.sqlite import KEEP_ENDED, SQLiteStore
+from tests.helpers.store import AGENT, LONG, NOW, A, B, direct, session, state_of, waiting
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "relay.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SQLiteStore]:
+    store = SQLiteStore(path, "node-1", busy_timeout=0.05)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def other(path: Path) -> Iterator[SQLiteStore]:
+    """Another node on the same file."""
+    store = SQLiteStore(path, "node-2", busy_timeout=0.05)
+    yield store
+    store.close()
+
+
+async def test_reservations_are_held_until_all_places_are_promised(store: SQLiteStore) -> None:
+    assert await store.reserve(session("s0"), AGENT, [], NOW) is Reservation.NONE_READY
+    assert await store.reserve(session("s1"), AGENT, [A, B], NOW) is Reservation.HELD
+    assert await store.reserve(session("s2"), AGENT, [A, B], NOW) is Reservation.HELD
+    assert await store.reserve(session("s3"), AGENT, [A, B], NOW) is Reservation.FULL
+    assert await state_of(store, "s0") is None
+    assert await state_of(store, "s3") is None
+    # reservations lapse at their time, and the places are free for others
+    later = NOW + 30
+    assert await store.reserve(session("s4"), AGENT, [A], later) is Reservation.HELD
+
+
+async def test_full_is_told_from_not_ready(store: SQLiteStore) -> None:
+    await waiting(store, "s1")
+    assert await store.lease("s1", AGENT, [A], NOW) == A
+    assert await store.reserve(session("s2"), AGENT, [], NOW) is Reservation.FULL
+
+
+async def test_room_on_an_instance_that_is_not_ready_is_no_place(store: SQLiteStore) -> None:
+    several = msgspec.structs.replace(AGENT, sessions_per_instance=2)
+    await waiting(store, "s1")
+    assert await store.lease("s1", several, [A], NOW) == A
+    assert await store.reserve(session("s2"), several, [], NOW) is Reservation.FULL
+    assert await store.reserve(session("s2"), several, [A], NOW) is Reservation.HELD
+    assert await store.reserve(session("s3"), several, [A], NOW) is Reservation.FULL
+
+
+async def test_a_reserved_place_is_kept_for_its_owner(store: SQLiteStore) -> None:
+    await store.reserve(session("owner"), AGENT, [A], NOW)
+    await waiting(store, "other")
+    assert await store.lease("other", AGENT, [A], NOW) is None
+    assert await store.admit(direct("owner"), "n", NOW + 60, NOW + 29) is Admission.ADMITTED
+    # it waits beyond its reservation: that lasts as long as the claim
+    assert await store.lease("other", AGENT, [A], NOW + 45) is None
+    assert await store.lease("owner", AGENT, [A], NOW + 45) == A
+
+
+async def test_a_lapsed_reservation_takes_what_is_free(store: SQLiteStore) -> None:
+    await store.reserve(session("owner"), AGENT, [A], NOW)
+    await waiting(store, "other")
+    assert await store.lease("other", AGENT, [A], NOW + 30) == A
+    assert await store.admit(direct("owner"), "n", LONG, NOW + 31) is Admission.ADMITTED
+    assert await store.lease("owner", AGENT, [A], NOW + 31) is None
+
+
+async def test_a_token_is_claimed_given_back_and_spent(store: SQLiteStore) -> None:
+    await store.reserve(session("s"), AGENT, [A], NOW)
+    for _ in range(2):
+        assert await store.admit(direct("s"), "n", LONG, NOW) is Admission.ADMITTED
+        assert await store.admit(direct("s"), "n", LONG, NOW) is Admission.REPLAYED
+        await store.give_back("s", "n", NOW)
+        assert await state_of(store, "s") is SessionState.RESERVED
+    assert await store.admit(direct("s"), "n", LONG, NOW) is Admission.ADMITTED
+    assert await store.activate("s", "n", NOW)
+    assert await store.admit(direct("s"), "n", LONG, NOW) is Admission.REPLAYED
+    await store.give_back("s", "n", NOW)
+    assert await state_of(store, "s") is SessionState.ACTIVE
+    assert await store.admit(direct("s"), "n", LONG, LONG) is Admission.REPLAYED
+
+
+async def test_a_second_token_of_a_session_is_not_lost_on_it(store: SQLiteStore) -> None:
+    """Only the 101 spends a token: one that came while the session was taken stays good."""
+    assert await store.admit(direct("s"), "n1", LONG, NOW) is Admission.ADMITTED
+    assert await store.admit(direct("s"), "n2", LONG, NOW) is Admission.OVER
+    await store.give_back("s", "n1", NOW)
+    assert await store.admit(direct("s"), "n2", LONG, NOW) is Admission.ADMITTED
+    assert await store.activate("s", "n2", NOW)
+    await store.end("s", SessionEnd("client_closed"), NOW)
+    assert await store.admit(direct("s"), "n1", LONG, NOW) is Admission.OVER
+
+
+async def test_a_lapsed_claim_lets_the_token_in_again(
+    store: SQLiteStore, other: SQLiteStore
+) -> None:
+    """Its node has died with it; a second token may not pass while the first one's holds."""
+    assert await store.admit(direct("s"), "n", NOW + 40, NOW) is Admission.ADMITTED
+    assert await other.admit(direct("s"), "n", LONG, NOW + 39) is Admission.REPLAYED
+    assert await other.admit(direct("s"), "n", LONG, NOW + 40) is Admission.ADMITTED
+    assert await store.activate("s", "n", NOW + 41) is False
+    await store.give_back("s", "n", NOW + 41)
+    assert await state_of(store, "s") is SessionState.WAITING
+    assert await other.admit(direct("s"), "n2", LONG, NOW + 41) is Admission.OVER
+    assert await other.activate("s", "n", NOW + 41)
+
+
+async def test_nobody_is_let_into_a_session_that_is_to_be_stopped(store: SQLiteStore) -> None:
+    await store.reserve(session("s"), AGENT, [A], NOW)
+    stopped = await store.request_stop("s")
+    assert stopped is not None
+    assert stopped.state is SessionState.RESERVED
+    assert await store.admit(direct("s"), "n", LONG, NOW) is Admission.OVER
+    assert [(each.id, each.cause) for each in await store.sweep(NOW)] == [("s", "stopped")]
+
+
+async def test_a_stop_calls_off_the_activation_and_is_seen_by_its_node_only(
+    store: SQLiteStore, other: SQLiteStore
+) -> None:
+    await waiting(store, "s")
+    assert await store.stop_requests() == []
+    assert (await other.request_stop("s")) is not None
+    assert [each.id for each in await store.stop_requests()] == ["s"]
+    assert await other.stop_requests() == []
+    assert await store.activate("s", "n-s", NOW) is False
+    await store.end("s", SessionEnd("stopped"), NOW)
+    assert await store.stop_requests() == []
+    assert await store.request_stop("s") is None
+    assert await store.request_stop("unknown") is None
+
+
+async def test_an_ended_session_stays_as_it_ended(store: SQLiteStore) -> None:
+    await waiting(store, "s")
+    assert await store.activate("s", "n-s", NOW + 1)
+    end = SessionEnd("bot_closed", 4007, "that was all", '{"seconds":1}')
+    ended = await store.end("s", end, NOW + 2)
+    assert ended is not None
+    assert (ended.state, ended.started, ended.ended) == (SessionState.ENDED, NOW + 1, NOW + 2)
+    assert (ended.cause, ended.close_code, ended.close_reason, ended.figures) == (
+        "bot_closed",
+        4007,
+        "that was all",
+        '{"seconds":1}',
+    )
+    assert await store.end("s", SessionEnd("lost"), NOW + 3) is None
+    await store.give_back("s", "n-s", NOW + 3)
+    assert await store.activate("s", "n-s", NOW + 3) is False
+    assert await store.lease("s", AGENT, [A], NOW + 3) is None
+    assert await store.get("s") == ended
+
+
+async def test_an_instance_is_leased_until_it_is_freed(store: SQLiteStore) -> None:
+    await waiting(store, "s1")
+    await waiting(store, "s2")
+    assert await store.lease("s1", AGENT, [A], NOW) == A
+    assert await store.lease("s2", AGENT, [A], NOW) is None
+    await store.end("s1", SessionEnd("client_gone"), NOW)
+    assert await store.lease("s2", AGENT, [A], NOW) is None
+    await store.free("s1", A)
+    assert await store.lease("s2", AGENT, [A], NOW) == A
+
+
+async def test_a_session_that_tries_again_holds_both_instances(store: SQLiteStore) -> None:
+    """What it held first settles while it is elsewhere, and only that is freed then."""
+    await waiting(store, "s")
+    await waiting(store, "t")
+    assert await store.lease("s", AGENT, [A, B], NOW) == A
+    assert await store.lease("s", AGENT, [A, B], NOW) == B
+    assert await store.lease("s", AGENT, [A, B], NOW) is None
+    assert sorted(await store.leases()) == [("s", A), ("s", B)]
+    assert await store.lease("t", AGENT, [A, B], NOW) is None
+    await store.free("s", A)
+    assert await store.leases() == [("s", B)]
+    assert await store.lease("t", AGENT, [A, B], NOW) == A
+
+
+async def test_an_instance_is_not_given_twice_to_one_session(store: SQLiteStore) -> None:
+    several = msgspec.structs.replace(AGENT, sessions_per_instance=2)
+    await waiting(store, "s")
+    assert await store.lease("s", several, [A], NOW) == A
+    assert await store.lease("s", several, [A], NOW) is None
+    assert await store.lease("s", several, [A, B], NOW) == B
+
+
+async def test_instances_are_given_in_the_order_asked_for(store: SQLiteStore) -> None:
+    several = msgspec.structs.replace(AGENT, sessions_per_instance=2)
+    given = []
+    for name in ("s1", "s2", "s3", "s4", "s5"):
+        await waiting(store, name)
+        given.append(await store.lease(name, several, [B, A], NOW))
+    assert given == [B, B, A, A, None]
+
+
+async def test_giving_back_without_a_token_releases_every_claim(store: SQLiteStore) -> None:
+    """So does a node that comes back after its death and finds callers of its past."""
+    await waiting(store, "s")
+    await store.give_back("s", None, NOW)
+    assert await store.admit(direct("s"), "n-s", LONG, NOW) is Admission.ADMITTED
+
+
+async def test_what_is_mine(store: SQLiteStore, other: SQLiteStore) -> None:
+    for name in ("waits", "active", "ended"):
+        await waiting(store, name)
+    await store.activate("active", None, NOW)
+    await store.end("ended", SessionEnd("lost"), NOW)
+    await store.reserve(session("reserved"), AGENT, [A], NOW)
+    await waiting(other, "theirs")
+    assert await other.lease("theirs", AGENT, [B, A], NOW) == B
+    assert {each.id for each in await store.mine()} == {"waits", "active"}
+    assert {each.id for each in await other.mine()} == {"theirs"}
+    assert await store.leases() == []
+    assert await other.leases() == [("theirs", B)]
+
+
+async def test_find_counts_and_pages_newest_first(store: SQLiteStore) -> None:
+    for number in range(10):
+        await waiting(store, f"s{number}")
+        record = direct(f"t{number}", agent="other", created=NOW + number)
+        await store.admit(record, None, LONG, NOW)
+    await store.end("t3", SessionEnd("lost"), NOW)
+
+    async def names(**which: object) -> tuple[list[str], int]:
+        found, total = await store.find(SessionFilter(**which))  # type: ignore[arg-type]
+        return [each.id for each in found], total
+
+    assert await names(agent="other", limit=3) == (["t9", "t8", "t7"], 10)
+    assert await names(agent="other", limit=3, offset=8) == (["t1", "t0"], 10)
+    assert await names(limit=0) == ([], 20)
+    assert await names(offset=20) == ([], 20)
+    assert await names(states=(SessionState.ENDED,)) == (["t3"], 1)
+    assert await names(states=(SessionState.ENDED, SessionState.WAITING), limit=1) == (["t9"], 20)
+    assert await names(agent="' OR 1 --") == ([], 0)
+    pages = [await names(agent="bot", limit=3, offset=offset) for offset in (0, 3, 6, 9)]
+    assert [name for page, _ in pages for name in page] == [f"s{n}" for n in range(10)]
+
+
+async def test_sweep_ends_reservations_and_forgets_what_is_old(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.reserve(session("unused"), AGENT, [A, B], NOW)
+    await waiting(store, "waits")
+    assert await store.sweep(NOW + 299) == []
+    assert [(each.id, each.cause) for each in await store.sweep(NOW + 300)] == [
+        ("unused", "unused")
+    ]
+    assert await store.sweep(NOW + 300 + KEEP_ENDED) == []
+    assert await state_of(store, "unused") is SessionState.ENDED
+    await store.sweep(NOW + 301 + KEEP_ENDED)
+    assert await state_of(store, "unused") is None
+    assert await state_of(store, "waits") is SessionState.WAITING
+    # only so many, the newest, and so many at once
+    monkeypatch.setattr(sqlite, "KEEP_ROWS", 3)
+    monkeypatch.setattr(sqlite, "FORGET_AT_ONCE", 2)
+    for number in range(6):
+        await store.admit(direct(f"s{number}", created=NOW + 1 + number), None, LONG, NOW)
+        await store.end(f"s{number}", SessionEnd("lost"), NOW + 1)
+    left = []
+    for _ in range(3):
+        await store.sweep(NOW + 2)
+        left.append(sorted([each.id for each in (await store.find(SessionFilter()))[0]]))
+    assert left == [["s2", "s3", "s4", "s5", "waits"], *[["s3", "s4", "s5", "waits"]] * 2]
+
+
+async def test_a_spent_token_outlives_the_daemon(path: Path) -> None:
+    first = SQLiteStore(path, "node-1")
+    assert await first.admit(direct("s"), "n", LONG, NOW) is Admission.ADMITTED
+    assert await first.activate("s", "n", NOW)
+    await first.sweep(NOW + 299)
+    first.close()
+    second = SQLiteStore(path, "node-1")
+    assert await second.admit(direct("s"), "n", LONG, NOW + 299) is Admission.REPLAYED
+    assert await second.admit(direct("t"), "n", LONG, NOW + 299) is Admission.REPLAYED
+    second.close()
