@@ -153,9 +153,9 @@ def at_capacity(retry_after: int, *, status: int = 429) -> Refusal:
     """All places are taken: 429 at once for /start and a full queue, 503 after waiting."""
     return Refusal(
         status,
-        "all instances of this agent are in use; try again later",
+        "all instances of this agent are in use or reserved; try again later",
         cause="at_capacity",
-        error="PCC-AGENT-AT-CAPACITY: all instances of this agent are in use",
+        error="PCC-AGENT-AT-CAPACITY: all instances of this agent are in use or reserved",
         headers=((b"retry-after", b"%d" % retry_after),),
     )
 

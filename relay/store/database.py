@@ -3,7 +3,8 @@
 Facts
 - In WAL mode with synchronous = NORMAL a commit is a write into the page cache: tens
   of microseconds, no disk. A hand-over to a worker thread and back costs several
-  times that, and every call of a session's life would pay it (docs/measurements.md).
+  times that, and every call of a session's life would pay it: with the hand-over 320
+  calls a second were set up, without it 540 (medians of three interleaved rounds).
 - What can take long is waiting for another process's write, and a checkpoint, which
   syncs the file.
 
@@ -30,8 +31,8 @@ from relay.store.schema import BUSY_TIMEOUT, connect
 T = TypeVar("T")
 Step = Callable[[sqlite3.Connection], T]
 
-# Transactions between checkpoints: each writes a handful of pages of 4 KiB, so the
-# write-ahead log stays below some tens of MiB.
+# Transactions between checkpoints: each writes a handful of pages of 1 KiB, so the
+# write-ahead log stays below some MiB.
 CHECKPOINT_EVERY = 1000
 
 

@@ -164,6 +164,19 @@ async def test_an_ended_session_stays_as_it_ended(store: SQLiteStore) -> None:
     assert await store.get("s") == ended
 
 
+async def test_an_end_that_is_recorded_late_keeps_its_time(store: SQLiteStore) -> None:
+    for name, lasted, ended in (
+        ("a", 2.5, NOW + 3.5),
+        ("b", 99.0, NOW + 60),
+        ("c", None, NOW + 60),
+    ):
+        await waiting(store, name)
+        assert await store.activate(name, f"n-{name}", NOW + 1)
+        record = await store.end(name, SessionEnd("client_gone", lasted=lasted), NOW + 60)
+        assert record is not None
+        assert record.ended == ended
+
+
 async def test_an_instance_is_leased_until_it_is_freed(store: SQLiteStore) -> None:
     await waiting(store, "s1")
     await waiting(store, "s2")
