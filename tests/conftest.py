@@ -1,8 +1,12 @@
-"""Profiles of the property tests: "fast" in `make test`, "deep" in `make property`."""
+"""What holds for every test: the profiles of the property tests, and signals as usual.
+
+The profile "fast" is that of `make test`, "deep" that of `make property`.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -12,3 +16,7 @@ settings.register_profile(
 )
 settings.register_profile("deep", parent=settings.get_profile("fast"), max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+# A shell's background job ignores SIGINT, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -31,7 +31,7 @@ def reason(status: int) -> bytes:
 
 
 def json_body(value: object) -> bytes:
-    return msgspec.json.encode(value)
+    return msgspec.json.encode(value) + b"\n"  # a terminal shows an answer on a line of its own
 
 
 def error_body(refusal: Refusal, phase: str) -> bytes:
