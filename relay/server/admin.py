@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from urllib.parse import unquote_to_bytes
 
 import msgspec
+import trio
 
 from relay.errors import Refusal
 from relay.policy.interfaces import SessionFilter
@@ -72,8 +73,13 @@ class Readyz(AdminHandler):
             reasons.append("draining")
         if not front.pumps.ready():
             reasons.append("no pump")
-        answer = {"status": "not ready" if reasons else "ok", "reasons": reasons}
-        answer["instances"] = front.pool.statistics()  # type: ignore[assignment]
+        answer: dict[str, object] = {
+            "status": "not ready" if reasons else "ok",
+            "reasons": reasons,
+        }
+        answer["instances"] = front.pool.statistics()
+        answer["calls"] = front.pumps.count()
+        answer["tasks"] = trio.lowlevel.current_statistics().tasks_living
         await self._exchange.reply(503 if reasons else 200, json_body(answer))
 
 

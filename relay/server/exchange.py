@@ -71,8 +71,7 @@ class Front:
 class Exchange:
     """A request on its way through the phases.
 
-    `reply` may be called once. After `take_stream` the connection belongs to the
-    caller and no answer can be written any more.
+    `reply` may be called once, and not after `leave`.
     """
 
     front: Front
@@ -242,11 +241,10 @@ class Exchange:
             fields[f"{phase.value}_ms"] = round(seconds * 1000, 3)
         return {key: value for key, value in fields.items() if value is not None}
 
-    def take_stream(self) -> tuple[trio.abc.HalfCloseableStream, bytes]:
-        """Leave the connection to the caller, with what was received behind the request."""
+    def leave(self) -> None:
+        """The connection belongs to somebody else from now on; no answer is written."""
         self.taken = True
         self.keep_alive = False
-        return self.stream, self.heads.take()
 
 
 def _too_large(limit: int) -> Refusal:

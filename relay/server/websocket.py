@@ -232,7 +232,7 @@ class GenericWebSocket:
             await front.sessions.end(session_id, SessionEnd("pump_died"))
             raise
         exchange.status = 101
-        exchange.take_stream()
+        exchange.leave()
         client.socket.close()
         bot.stream.socket.close()
 

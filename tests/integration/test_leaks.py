@@ -120,6 +120,11 @@ def all_is_over(daemon: Daemon, bot: Bot) -> None:
     wait_idle(bot)
 
 
+def tasks_of(daemon: Daemon) -> int:
+    """The control process's tasks, as its administration counts them."""
+    return int(daemon.request("GET", "/readyz", admin=True).json()["tasks"])
+
+
 def test_fifty_calls(bot: Bot, tmp_path: Path) -> None:
     with running_daemon(
         tmp_path, [bot.url], "sessions_per_instance = 4", "close_timeout = 1"
@@ -130,6 +135,7 @@ def test_fifty_calls(bot: Bot, tmp_path: Path) -> None:
         (pump,) = daemon.pump_pids()
         pids = (daemon.process.pid, pump)
         before = [descriptors(pid) for pid in pids]
+        tasks = tasks_of(daemon)
         with socket.create_connection(("127.0.0.1", daemon.port)) as idle:
             for _ in range(ROUNDS):
                 for ending in ENDINGS:
@@ -142,6 +148,7 @@ def test_fifty_calls(bot: Bot, tmp_path: Path) -> None:
                 lambda pid=pid, count=count: descriptors(pid) <= count + PROBES,
                 f"process {pid} holds no more than {count} descriptors",
             )
+        wait_until(lambda: tasks_of(daemon) <= tasks, f"no more than {tasks} tasks")
         assert daemon.pump_pids() == [pump]
         assert zombies_of(daemon.process.pid) == []
         # Four at a time still fit, so no place was lost on the way.
