@@ -2,14 +2,19 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# The official clients have dependencies of their own.
+CLIENTS ?= .venv-clients
 
-.PHONY: run test check style types property bench clean
+.PHONY: run test test-clients check style types property bench clean
 
 run: $(VENV)/ready          ## a working front door with an example bot behind it
 	@exec $(BIN)/relay serve --demo
 
 test: $(VENV)/ready         ## the whole test suite, under five minutes on two cores
 	$(BIN)/python -m pytest -q
+
+test-clients: $(VENV)/ready $(CLIENTS)/ready  ## the official SDK and command line, unmodified
+	CLIENTS_VENV=$(CLIENTS) $(BIN)/python -m pytest -q tests/clients
 
 check: style types          ## style and types
 
@@ -32,5 +37,10 @@ $(VENV)/ready: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,check]'
 	@touch $@
 
+$(CLIENTS)/ready: tests/clients/requirements.txt
+	@test -x $(CLIENTS)/bin/python || { echo "making $(CLIENTS) (once)"; $(PYTHON) -m venv $(CLIENTS); }
+	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

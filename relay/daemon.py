@@ -29,10 +29,12 @@ from relay.pump_processes import PumpProcesses, hold_directory, node_name
 from relay.server.admin import ADMIN_HANDLERS
 from relay.server.connection import Routes
 from relay.server.exchange import Front
+from relay.server.http_proxy import SessionRequest
 from relay.server.listener import Listener, open_listeners
+from relay.server.private_api import PRIVATE_HANDLERS
 from relay.server.pumps import Pumps
 from relay.server.sessions import SessionKeeper
-from relay.server.start import Preflight, StartSession, StopSession
+from relay.server.start import Preflight, StartSession
 from relay.server.websocket import GenericWebSocket, ProviderWebSocket
 from relay.store.sqlite import SQLiteStore
 
@@ -53,7 +55,8 @@ PUBLIC_ROUTES = Routes(
     PUBLIC,
     {
         Route.START: StartSession,
-        Route.STOP_SESSION: StopSession,
+        Route.SESSION_API: SessionRequest,
+        **PRIVATE_HANDLERS,
         Route.GENERIC_WEBSOCKET: GenericWebSocket,
         Route.PROVIDER_WEBSOCKET: ProviderWebSocket,
     },
@@ -182,6 +185,7 @@ class Daemon:
             sessions=keeper,
             pumps=pumps,
             log=self._log,
+            background=background,
             now=time.time,
             clock=time.monotonic,
             new_id=lambda: str(uuid.uuid4()),

@@ -20,6 +20,7 @@ from relay.policy.sessions import END_STATES, MOVES, SessionState
 from relay.protocol.lifecycle import ENDINGS
 from relay.pump import channel
 from relay.server.exchange import Phase
+from relay.server.private_api import FILTERS, NOT_OFFERED
 from tests.helpers.code_names import CodeNames
 
 ROOT = Path(__file__).parent.parent
@@ -170,6 +171,14 @@ def test_members_of_answers() -> None:
     assert [named(row["error member"]) for row in rows("docs/protocol.md", "error member")] == keys
     figures = list(channel.Figures.__struct_fields__)
     assert names("docs/protocol.md", "figure") == figures
+    for column, function in (
+        ("record member", "session_record"),
+        ("state member", "service_status"),
+    ):
+        keys = CODE.dict_keys("relay/policy/records.py", function)
+        assert [named(row[column]) for row in rows("docs/protocol.md", column)] == keys
+    filters = [named(row["sessions filter"]) for row in rows("docs/protocol.md", "sessions filter")]
+    assert [*filters, *NOT_OFFERED] == list(FILTERS)
     record = CODE.dict_keys("relay/server/admin.py", "session_record")
     example = re.search(r'^\{"sessionId".*"figures".*\}$', page("docs/protocol.md"), re.MULTILINE)
     assert example is not None

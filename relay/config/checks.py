@@ -269,6 +269,7 @@ def _agent(
         ws_path=table.ws_path,
         ready_path=table.ready_path,
         settle_time=table.settle_time,
+        stopping_time=table.stopping_time,
     )
 
 

@@ -173,3 +173,4 @@ class AgentTable(msgspec.Struct, frozen=True):
     ws_path: Text = _AGENT.ws_path
     ready_path: Text = _AGENT.ready_path
     settle_time: Annotated[float, _seconds(0, MAX_WAIT)] = _AGENT.settle_time
+    stopping_time: Annotated[float, _seconds(0, MAX_WAIT)] = _AGENT.stopping_time

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from relay.errors import StoreError
-from relay.policy.sessions import END_STATES, Session
+from relay.policy.sessions import Session, public_end
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -72,7 +72,7 @@ class Log:
 
     def session_end(self, session: Session) -> None:
         """One session that has ended."""
-        end_state, status = END_STATES.get(session.cause or "", ("unknown", "unknown"))
+        end_state, status = public_end(session.cause, session.transport)
         started = session.started
         fields = {
             "session_id": session.id,

@@ -6,7 +6,15 @@ Order of checks, so that nothing is learnt without a key: the key (401), the age
 
 from __future__ import annotations
 
-__all__ = ["StartRequest", "agent_for_key", "at_capacity", "not_ready", "parse_start"]
+__all__ = [
+    "StartRequest",
+    "agent_for_key",
+    "at_capacity",
+    "not_ready",
+    "organization_for_key",
+    "organizations_for_key",
+    "parse_start",
+]
 
 import json
 import math
@@ -15,17 +23,31 @@ from dataclasses import dataclass
 from relay.errors import Refusal
 from relay.policy.catalog import Agent, Catalog
 from relay.policy.tokens import key_matches
-from relay.protocol.body import encode_body
+from relay.protocol.body import compact_json, encode_body
 
 TRANSPORTS = ("daily", "webrtc", "websocket")
+# The documented cap for bodies that do not travel in a URL.
+MAX_BOT_BODY = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """A valid start request: the transport, and the body as base64 where one was sent."""
+    """A valid start request.
 
-    transport: str
-    body: str | None
+    Attributes:
+        transport: as asked for, None for the SDK and the CLI, which name none.
+        body: for a WebSocket session, the body as base64 where one was sent.
+        bot_body: for a session over HTTP, the JSON object that `POST /bot` carries.
+    """
+
+    transport: str | None
+    body: str | None = None
+    bot_body: bytes = b"{}"
+
+    @property
+    def over_http(self) -> bool:
+        """The bot is started at once, by a request that it answers when it has finished."""
+        return self.transport != "websocket"
 
 
 def agent_for_key(
@@ -39,6 +61,39 @@ def agent_for_key(
     Raises:
         Refusal: 401 for a missing or foreign key, 404 for an unknown agent.
     """
+    opened = _opened(catalog, authorization, private=private)
+    agent = catalog.agents.get(name)
+    if agent is None:
+        raise Refusal(404, "Service not found", cause="unknown_agent")
+    if agent.organization not in opened:
+        raise _unauthorized("the API key belongs to another organization")
+    return agent
+
+
+def organizations_for_key(catalog: Catalog, authorization: list[bytes]) -> list[str]:
+    """The names of the organizations that a private key opens, in the catalog's order.
+
+    Raises:
+        Refusal: 401 for a missing, unknown or public key.
+    """
+    return _opened(catalog, authorization, private=True)
+
+
+def organization_for_key(catalog: Catalog, name: str, authorization: list[bytes]) -> str:
+    """The organization that a private key gives access to, by its name.
+
+    Raises:
+        Refusal: 401 for a missing or foreign key, 404 for an unknown organization.
+    """
+    opened = _opened(catalog, authorization, private=True)
+    if name not in catalog.organizations:
+        raise Refusal(404, "Organization not found", cause="unknown_organization")
+    if name not in opened:
+        raise _unauthorized("the API key belongs to another organization")
+    return name
+
+
+def _opened(catalog: Catalog, authorization: list[bytes], *, private: bool) -> list[str]:
     presented = _bearer(authorization)
     opened = []
     for organization in catalog.organizations.values():
@@ -49,12 +104,7 @@ def agent_for_key(
             opened.append(organization.name)
     if not opened:
         raise _unauthorized("the API key is not valid here")
-    agent = catalog.agents.get(name)
-    if agent is None:
-        raise Refusal(404, "Service not found", cause="unknown_agent")
-    if agent.organization not in opened:
-        raise _unauthorized("the API key belongs to another organization")
-    return agent
+    return opened
 
 
 def _bearer(authorization: list[bytes]) -> bytes:
@@ -75,8 +125,7 @@ def parse_start(raw: bytes, agent: Agent) -> StartRequest:
     """Read a start request's JSON.
 
     Raises:
-        Refusal: 400 for what is no start request, 413 for a body that is too large,
-            501 for transports that this version does not start.
+        Refusal: 400 for what is no start request, 413 for a body that is too large.
     """
     fields = _json_object(raw)
     transport = fields.get("transport")
@@ -88,17 +137,13 @@ def parse_start(raw: bytes, agent: Agent) -> StartRequest:
             'use "transport": "websocket"',
             "daily_not_offered",
         )
-    if transport != "websocket":
-        raise Refusal(
-            501,
-            'this version starts sessions over WebSocket only; send "transport": "websocket"',
-            cause="transport_not_available",
-        )
     body = fields.get("body")
-    if body is None:
-        return StartRequest(transport, None)
-    if not isinstance(body, dict):
+    if body is not None and not isinstance(body, dict):
         raise _bad('"body" must be a JSON object', "body_not_object")
+    if transport != "websocket":
+        return StartRequest(transport, bot_body=compact_json(body or {}, MAX_BOT_BODY))
+    if body is None:
+        return StartRequest(transport)
     if agent.websocket_auth == "none":
         raise _bad(
             '"body" needs websocket_auth = "token"; with "none", append ?body= '

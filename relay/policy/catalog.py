@@ -87,6 +87,7 @@ class Agent(msgspec.Struct, frozen=True):
     ws_path: str = "/ws"
     ready_path: str = "/readyz"
     settle_time: float = 0.5 * SECOND
+    stopping_time: float = 30 * SECOND
 
     @property
     def service_host(self) -> str:
@@ -105,8 +106,8 @@ class Limits(msgspec.Struct, frozen=True):
     max_head: int = 48 * KIB
     # Field lines: what HAProxy (101) and `websockets` (128) accept.
     max_header_count: int = 100
-    # A start request: a 4 KiB body with any escaping, and room properties.
-    max_start_request: int = 64 * KIB
+    # A start request: the documented 1 MiB of body, with some escaping and properties.
+    max_start_request: int = 1280 * KIB
     # A head that takes longer is a slow sender; the whole head, not each byte.
     head_timeout: float = 10 * SECOND
     # The same for a request body that the daemon itself reads.

@@ -34,12 +34,21 @@ class Reservation(Enum):
 
 
 class SessionFilter(msgspec.Struct, frozen=True):
-    """Which sessions to list: newest first."""
+    """Which sessions to list, newest first; what is empty or None does not matter.
+
+    Attributes:
+        causes: of the end; sessions that have not ended have none.
+        since, before: when it was created, unix seconds, the first included.
+    """
 
     states: tuple[SessionState, ...] = ()
     agent: str | None = None
     limit: int = 100
     offset: int = 0
+    organization: str | None = None
+    causes: tuple[str, ...] = ()
+    since: float | None = None
+    before: float | None = None
 
 
 class Store(Protocol):

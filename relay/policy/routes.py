@@ -18,7 +18,12 @@ from relay.protocol.target import Target
 
 class Route(Enum):
     START = "start"
-    STOP_SESSION = "stop_session"
+    SESSION_API = "session_api"
+    ORGANIZATIONS = "organizations"
+    SERVICES = "services"
+    SERVICE = "service"
+    SESSIONS = "sessions"
+    SESSION = "session"
     GENERIC_WEBSOCKET = "generic_websocket"
     PROVIDER_WEBSOCKET = "provider_websocket"
     LIVEZ = "livez"
@@ -29,16 +34,23 @@ class Route(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A route and what its path named: agent, session, host, token."""
+    """A route and what its path named: organization, agent, session, host, token.
+
+    Attributes:
+        rest: where the pattern takes the rest of the path: its bytes as they were sent,
+            beginning with `/`.
+    """
 
     route: Route
     names: dict[str, str] = field(default_factory=dict)
+    rest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """A path of fixed and named segments, and the methods that it takes.
 
+    A last segment `{name...}` takes the rest of the path, of any number of segments.
     An empty `methods` leaves the method to the route (a WebSocket has rules of its own).
     """
 
@@ -51,9 +63,26 @@ def _pattern(route: Route, path: str, *methods: bytes) -> Pattern:
     return Pattern(route, tuple(path.split("/")), methods)
 
 
+READ = (b"GET", b"HEAD")
+SERVICES = "v1/organizations/{organization}/services"
+
 PUBLIC = (
     _pattern(Route.START, "v1/public/{agent}/start", b"POST"),
-    _pattern(Route.STOP_SESSION, "v1/agents/{agent}/sessions/{session}", b"DELETE"),
+    _pattern(
+        Route.SESSION_API,
+        "v1/public/{agent}/sessions/{session}/{path...}",
+        *(b"GET", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"HEAD"),
+    ),
+    # The private API, once as documented and once as the official command line asks.
+    _pattern(Route.ORGANIZATIONS, "v1/organizations", *READ),
+    _pattern(Route.SERVICES, "v1/agents", *READ),
+    _pattern(Route.SERVICE, "v1/agents/{agent}", *READ),
+    _pattern(Route.SESSIONS, "v1/agents/{agent}/sessions", *READ),
+    _pattern(Route.SESSION, "v1/agents/{agent}/sessions/{session}", *READ, b"DELETE"),
+    _pattern(Route.SERVICES, SERVICES, *READ),
+    _pattern(Route.SERVICE, f"{SERVICES}/{{agent}}", *READ),
+    _pattern(Route.SESSIONS, f"{SERVICES}/{{agent}}/sessions", *READ),
+    _pattern(Route.SESSION, f"{SERVICES}/{{agent}}/sessions/{{session}}", *READ, b"DELETE"),
     _pattern(Route.GENERIC_WEBSOCKET, "ws/generic"),
     _pattern(Route.GENERIC_WEBSOCKET, "ws/generic/{host}"),
     _pattern(Route.GENERIC_WEBSOCKET, "ws/generic/{host}/{token}"),
@@ -76,7 +105,9 @@ def match(table: tuple[Pattern, ...], method: bytes, target: Target) -> Match:
         Refusal: 404 for no such path, 405 with Allow for another method.
     """
     for pattern in table:
-        names = _names(pattern.segments, target.segments)
+        fixed, takes_rest = _fixed(pattern.segments)
+        segments = target.segments[: len(fixed)] if takes_rest else target.segments
+        names = _names(fixed, segments)
         if names is None:
             continue
         if pattern.methods and method not in pattern.methods:
@@ -87,8 +118,15 @@ def match(table: tuple[Pattern, ...], method: bytes, target: Target) -> Match:
                 cause="method_not_allowed",
                 headers=((b"allow", allow),),
             )
-        return Match(pattern.route, names)
+        rest = b"/" + b"/".join(target.raw_segments[len(fixed) :]) if takes_rest else b""
+        return Match(pattern.route, names, rest)
     raise Refusal(404, "there is nothing at this path", cause="no_such_path")
+
+
+def _fixed(segments: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
+    """A pattern's segments without one for the rest of the path, and whether there was one."""
+    takes_rest = segments[-1].endswith("...}")
+    return (segments[:-1] if takes_rest else segments), takes_rest
 
 
 def _names(pattern: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:

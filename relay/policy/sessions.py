@@ -16,6 +16,7 @@ __all__ = [
     "SessionEnd",
     "SessionState",
     "move",
+    "public_end",
 ]
 
 from enum import StrEnum
@@ -118,4 +119,16 @@ END_STATES: dict[str, tuple[str, str]] = {
     "client_left": ("ended_before_agent_start", "WS_CONNECTION_CLOSED"),
     "no_instance": ("agent_start_timeout", "BOT_CONNECTION_TIMEOUT"),
     "bot_refused": ("agent_error", "HTTP_ERROR"),
+    "bot_completed": ("completed", "HTTP_COMPLETED"),
+    "bot_error": ("agent_error", "HTTP_ERROR"),
 }
+# What became of a session over HTTP, by its end state: no WebSocket was closed there.
+HTTP_STATUSES = {"completed": "HTTP_COMPLETED", "terminated": "HTTP_COMPLETED"}
+
+
+def public_end(cause: str | None, transport: str) -> tuple[str, str]:
+    """(endState, completionStatus) of a cause; a cause of another version is unknown."""
+    end_state, status = END_STATES.get(cause or "", ("unknown", "unknown"))
+    if transport != "websocket" and status == "WS_CONNECTION_CLOSED":
+        status = HTTP_STATUSES.get(end_state, "HTTP_ERROR")
+    return end_state, status

@@ -72,7 +72,16 @@ def encode_body(value: dict[str, object]) -> str:
     """The base64 text of an object as compact UTF-8 JSON, as /start returns it.
 
     Raises:
-        Refusal: 413 when the JSON has more than `MAX_BODY` bytes; 400 when it cannot
+        Refusal: as `compact_json`, with `MAX_BODY` for a limit.
+    """
+    return b2a_base64(compact_json(value, MAX_BODY), newline=False).decode("ascii")
+
+
+def compact_json(value: dict[str, object], limit: int) -> bytes:
+    """An object as compact UTF-8 JSON.
+
+    Raises:
+        Refusal: 413 when the JSON has more than `limit` bytes; 400 when it cannot
             be written (numbers that are not finite, lone surrogates, deep nesting).
     """
     try:
@@ -84,10 +93,10 @@ def encode_body(value: dict[str, object]) -> str:
         _refuse("not_json", "a number in the body is NaN, infinite or too long; JSON has none such")
     except RecursionError:
         _refuse_depth()
-    if len(data) > MAX_BODY:
-        _refuse_size(MAX_BODY)
+    if len(data) > limit:
+        _refuse_size(limit)
     _check_depth(text)
-    return b2a_base64(data, newline=False).decode("ascii")
+    return data
 
 
 def quote_body(base64_text: str) -> str:

@@ -1,8 +1,11 @@
-"""The request target of a bot's WebSocket, made from the caller's query (docs/protocol.md)."""
+"""What a bot is asked: the target of its WebSocket, and the request that starts it over HTTP.
+
+What of a caller's request goes on to a bot: docs/protocol.md.
+"""
 
 from __future__ import annotations
 
-__all__ = ["MAX_REQUEST_LINE", "bot_target"]
+__all__ = ["MAX_REQUEST_LINE", "bot_start", "bot_target"]
 
 from urllib.parse import unquote_to_bytes
 
@@ -43,3 +46,28 @@ def bot_target(path: str, query: bytes, body: str | None) -> str:
             cause="bot_target_too_long",
         )
     return target
+
+
+def bot_start(
+    host: str, session_id: str, transport: str | None, max_seconds: float, body: bytes
+) -> bytes:
+    """`POST /bot`, whole: the bot answers it when its session is over.
+
+    Args:
+        host: the Host field.
+        transport: of the start request, None to leave it out.
+        max_seconds: after which the bot is to end by itself.
+        body: a JSON object.
+    """
+    fields = [
+        ("Host", host),
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        ("Connection", "close"),
+        ("X-Daily-Session-Id", session_id),
+        ("X-PCC-Max-Session-Seconds", str(int(max_seconds))),
+    ]
+    if transport is not None:
+        fields.append(("X-Daily-Transport-Type", transport))
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    return f"POST /bot HTTP/1.1\r\n{head}\r\n".encode("ascii") + body

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["HOP_BY_HOP", "MAX_FIELD_LINE", "end_to_end", "for_bot_upgrade", "from_bot_upgrade"]
+__all__ = [
+    "HOP_BY_HOP",
+    "MAX_FIELD_LINE",
+    "end_to_end",
+    "for_bot",
+    "for_bot_upgrade",
+    "from_bot_upgrade",
+]
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from relay.errors import Refusal
 
@@ -31,6 +39,12 @@ NOT_FOR_BOT = frozenset(
     (b"authorization", b"content-length", b"cookie", b"expect", b"host", b"x-daily-session-id")
 )
 
+# Of a request of the Session API only this stays here: cookies are the bot's own there.
+# Length and identifiers are set anew.
+NOT_FOR_BOT_ROUTES = frozenset(
+    (b"authorization", b"content-length", b"host", b"x-daily-session-id", b"x-request-id")
+)
+
 # What the front door says itself in its 101, or what says nothing behind one.
 NOT_FOR_CLIENT = frozenset(
     (b"content-length", b"date", b"server", b"x-daily-session-id", b"x-request-id")
@@ -50,6 +64,35 @@ def end_to_end(fields: Iterable[Field]) -> list[Field]:
         for part in value.split(b",")
     }
     return [(name, value) for name, value in fields if name not in HOP_BY_HOP | named]
+
+
+class _Request(Protocol):
+    """What is asked of a request here; see `http1.Request`."""
+
+    @property
+    def version(self) -> bytes: ...
+
+    @property
+    def headers(self) -> tuple[Field, ...]: ...
+
+    @property
+    def has_body(self) -> bool: ...
+
+
+def for_bot(request: _Request, session_id: str, request_id: str) -> list[Field]:
+    """The fields of a request of the Session API that the bot gets, and the two ids.
+
+    An expectation passes only where it can be met: RFC 9110 section 10.1.1 has none in
+    HTTP/1.0 and none without a body.
+    """
+    expects = request.version != b"1.0" and request.has_body
+    passed = [
+        (name, value)
+        for name, value in end_to_end(request.headers)
+        if name not in NOT_FOR_BOT_ROUTES and (expects or name != b"expect")
+    ]
+    own = [(b"x-daily-session-id", session_id.encode()), (b"x-request-id", request_id.encode())]
+    return [*passed, *own]
 
 
 def for_bot_upgrade(fields: Iterable[Field], session_id: str) -> list[Field]:

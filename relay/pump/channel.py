@@ -5,7 +5,8 @@ with its descriptors whole or not at all, so there is no framing and no partial
 state on either side (unix(7)). Messages are msgpack; the type is a tag.
 
 Direction    messages
-to a pump    Adopt (with two descriptors: client, bot), End, EndAll, Recorded, Ask, Quit
+to a pump    Adopt (with two descriptors: client, bot), Hold (with one: bot), End, EndAll,
+             Recorded, Ask, Quit
 to control   Live (one per tunnel), Finished (until Recorded), Ready (after the others)
 """
 
@@ -21,6 +22,7 @@ __all__ = [
     "EndAll",
     "Figures",
     "Finished",
+    "Hold",
     "Live",
     "Quit",
     "Ready",
@@ -93,6 +95,18 @@ class Adopt(msgspec.Struct, frozen=True, tag=True):
     close_timeout: float = 5.0
 
 
+class Hold(msgspec.Struct, frozen=True, tag=True):
+    """A request that the bot answers when its session is over; it has been sent whole.
+
+    Attributes:
+        tunnel, session, max_seconds: as for Adopt.
+    """
+
+    tunnel: Name
+    session: Name
+    max_seconds: float = 0.0
+
+
 class End(msgspec.Struct, frozen=True, tag=True):
     """End one tunnel with a Close, for the reason given."""
 
@@ -147,7 +161,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     lost: int = 0
 
 
-ToPump = Adopt | End | EndAll | Recorded | Ask | Quit
+ToPump = Adopt | Hold | End | EndAll | Recorded | Ask | Quit
 ToControl = Live | Finished | Ready
 
 _encoder = msgspec.msgpack.Encoder()

@@ -22,9 +22,10 @@ from pathlib import Path
 
 import msgspec
 
-from relay.protocol.lifecycle import Event
+from relay.protocol.lifecycle import ENDINGS, Event
 from relay.pump import channel
 from relay.pump.channel import Figures, Finished
+from relay.pump.hold import Holds
 from relay.pump.pump import Pump
 from relay.pump.tunnel import LOST
 
@@ -76,6 +77,7 @@ class PumpProcess:
     ) -> None:
         listener.setblocking(False)
         self.pump = Pump(time.monotonic)
+        self.holds = Holds(self.pump, time.monotonic)
         self._listener = listener
         self._spool = spool
         self._orphan_wait = orphan_wait
@@ -99,6 +101,7 @@ class PumpProcess:
     def turn(self, timeout: float) -> None:
         """One turn of the pump, then its reports on their way."""
         self.pump.turn(timeout)
+        self.holds.sweep()
         self._collect()
 
     def close(self) -> None:
@@ -128,14 +131,14 @@ class PumpProcess:
 
     def over(self) -> bool:
         """Nobody is left to serve, or the pump was told to quit and may."""
-        if self.pump.tunnels:
+        if self.pump.tunnels or self.holds:
             return False
         if self._control is not None:
             return self._quitting and not self._reports
         return self._quitting or time.monotonic() - self._alone_since > self._orphan_wait
 
     def _collect(self) -> None:
-        for report in self.pump.take_reports():
+        for report in (*self.pump.take_reports(), *self.holds.take_reports()):
             self._keep(report)
         if self._outbox and not self._wants_write:
             self._send()
@@ -193,14 +196,15 @@ class PumpProcess:
             message = channel.decode_to_pump(payload)
         except msgspec.DecodeError:
             message = None
-        if isinstance(message, channel.Adopt):
-            self._adopt(message, fds)
+        if isinstance(message, channel.Adopt | channel.Hold):
+            self._own(message, fds)
             return
         for fd in fds:
             os.close(fd)
         if isinstance(message, channel.End):
             event = Event.STOP if message.why == "stop" else Event.DRAIN
             self.pump.end(message.tunnel, event)
+            self.holds.end(message.tunnel, ENDINGS[event].cause)
         elif isinstance(message, channel.EndAll):
             self._end_all()
         elif isinstance(message, channel.Recorded):
@@ -209,20 +213,24 @@ class PumpProcess:
         elif isinstance(message, channel.Ask):
             self._collect()
             self._outbox.clear()  # the answer repeats what had not been sent
-            self._outbox.extend(self.pump.snapshot())
+            self._outbox.extend((*self.pump.snapshot(), *self.holds.snapshot()))
             self._outbox.extend(self._reports.values())
             self._outbox.append(channel.Ready(lost=self._forgotten))
             self._send()
         elif isinstance(message, channel.Quit):
             self._quitting = True
 
-    def _adopt(self, message: channel.Adopt, fds: list[int]) -> None:
+    def _own(self, message: channel.Adopt | channel.Hold, fds: list[int]) -> None:
+        """Take over the sockets of a call; what can't be taken is reported as lost."""
         sockets = [sock for sock in map(_as_socket, fds) if sock is not None]
-        if message.tunnel not in self.pump.tunnels:
-            if len(sockets) == channel.MAX_DESCRIPTORS:
+        if message.tunnel not in self.pump.tunnels and message.tunnel not in self.holds:
+            if isinstance(message, channel.Adopt) and len(sockets) == channel.MAX_DESCRIPTORS:
                 self.pump.adopt(message, *sockets)
                 return
-            # The control process counts on this tunnel; tell it that there is none.
+            if isinstance(message, channel.Hold) and len(sockets) == 1:
+                self.holds.add(message, sockets[0])
+                return
+            # The control process counts on this call; tell it that there is none.
             none = Figures()
             self._keep(Finished(message.tunnel, message.session, LOST, None, "", 0.0, none, none))
         for sock in sockets:
@@ -231,6 +239,7 @@ class PumpProcess:
     def _end_all(self) -> None:
         for tunnel in list(self.pump.tunnels):
             self.pump.end(tunnel, Event.DRAIN)
+        self.holds.end_all(ENDINGS[Event.DRAIN].cause)
 
     def _send(self) -> None:
         control = self._control

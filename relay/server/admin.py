@@ -14,7 +14,7 @@ import trio
 from relay.errors import Refusal
 from relay.policy.interfaces import SessionFilter
 from relay.policy.routes import Route, is_session_id
-from relay.policy.sessions import END_STATES, LIVE, Session, SessionState
+from relay.policy.sessions import LIVE, Session, SessionState, public_end
 from relay.policy.tokens import key_matches
 from relay.server.connection import Handler
 from relay.server.exchange import Exchange
@@ -131,7 +131,9 @@ ADMIN_HANDLERS: Mapping[Route, type[Handler]] = {
 
 def session_record(session: Session) -> dict[str, object]:
     """A session as the administration shows it; times in ISO 8601, UTC."""
-    ended_state, status = END_STATES.get(session.cause or "", (None, None))
+    ended_state, status = (
+        public_end(session.cause, session.transport) if session.cause else (None, None)
+    )
     duration = None
     if session.started is not None and session.ended is not None:
         duration = round(session.ended - session.started, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Exchange", "Front", "Phase"]
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -50,7 +51,9 @@ class Front:
 
     Attributes:
         now: unix seconds. clock: monotonic seconds. new_id: a fresh UUID as text.
+        background: for what goes on when its exchange is over.
         draining: no new sessions are taken. sockets: names of the listeners' addresses.
+        held: requests of the Session API that wait for their session, by agent.
     """
 
     catalog: Catalog
@@ -60,11 +63,13 @@ class Front:
     sessions: SessionKeeper
     pumps: Pumps
     log: Log
+    background: trio.Nursery
     now: Callable[[], float]
     clock: Callable[[], float]
     new_id: Callable[[], str]
     admin_token: str | None = None
     draining: bool = False
+    held: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -179,16 +184,21 @@ class Exchange:
             else:
                 return bytes(body)
 
-    async def send(self, data: bytes) -> None:
-        """Write within the write timeout; a client that is gone or stuck ends the connection."""
-        with trio.move_on_after(self.front.limits.write_timeout) as scope:
+    async def send(self, data: bytes) -> bool:
+        """Write within the write timeout; a client that is gone or stuck ends the connection.
+
+        Returns:
+            whether all of it was written.
+        """
+        with trio.move_on_after(self.front.limits.write_timeout):
             try:
                 await self.stream.send_all(data)
                 self.sent_bytes += len(data)
+                return True
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self.keep_alive = False
-        if scope.cancelled_caught:
-            self.keep_alive = False
+                pass
+        self.keep_alive = False
+        return False
 
     async def reply(
         self,

@@ -22,7 +22,7 @@ from relay.errors import ConfigError, Refusal
 from relay.policy.interfaces import Log
 from relay.policy.sessions import SessionEnd
 from relay.pump import channel
-from relay.pump.channel import Adopt, Finished, Live
+from relay.pump.channel import Adopt, Finished, Hold, Live
 from relay.server.sessions import SessionKeeper
 
 # A pump takes a message in microseconds; one that does not for so long is stuck.
@@ -128,17 +128,24 @@ class Pumps:
             raise _no_pump()
 
     async def adopt(self, message: Adopt, client: int, bot: int) -> None:
-        """Give two descriptors to the pump with the fewest tunnels; the caller closes its own.
+        """Give two descriptors to the pump with the fewest calls; the caller closes its own.
 
         Raises:
             Refusal: 503, no pump took it.
         """
+        await self._hand_over(message, (client, bot))
+
+    async def hold(self, message: Hold, bot: int) -> None:
+        """The same for a request that has been sent to a bot, and its one descriptor."""
+        await self._hand_over(message, (bot,))
+
+    async def _hand_over(self, message: Adopt | Hold, fds: tuple[int, ...]) -> None:
         links = self._takers()
         if not links:
             raise _no_pump()
         link = min(links, key=lambda each: len(each.sessions))
         link.sessions.add(message.session)
-        if not await self._send(link, message, (client, bot)):
+        if not await self._send(link, message, fds):
             link.sessions.discard(message.session)
             raise _no_pump()
 

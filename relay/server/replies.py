@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["Fields", "cors", "error_body", "fields", "json_body", "preflight", "raw", "reason"]
+__all__ = [
+    "Fields",
+    "cors",
+    "error_body",
+    "fields",
+    "json_body",
+    "passed_fields",
+    "preflight",
+    "raw",
+    "reason",
+]
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -15,7 +25,8 @@ from relay.errors import Refusal
 if TYPE_CHECKING:
     from relay.server.exchange import Exchange
 
-Fields = Iterable[tuple[bytes, bytes]]
+Field = tuple[bytes, bytes]
+Fields = Iterable[Field]
 
 EXPOSED = b"X-Request-Id, X-Daily-Session-Id, Retry-After"
 METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS, HEAD"
@@ -69,6 +80,31 @@ def fields(
     if exchange.session_id is not None:
         result.append((b"x-daily-session-id", exchange.session_id.encode("ascii")))
     result.extend(cors(exchange))
+    if not exchange.keep_alive:
+        result.append((b"connection", b"close"))
+    return result
+
+
+def passed_fields(exchange: Exchange, passed: Fields, length: bytes | None) -> list[Field]:
+    """The fields of a bot's answer that is passed on while it comes.
+
+    The bot's own fields for cross-origin requests win; ours stand beside them only
+    where it has said nothing.
+
+    Args:
+        passed: the bot's end-to-end fields, names in lower case.
+        length: of the body, where the bot has named it.
+    """
+    result = [field for field in passed if field[0] not in OWN_FIELDS]
+    named = {name for name, _ in result}
+    # Vary is a list: what the bot's answer varies by stands beside what ours does.
+    named.discard(b"vary")
+    result.extend(field for field in cors(exchange) if field[0] not in named)
+    if length is not None:
+        result.append((b"content-length", length))
+    result.append((b"x-request-id", exchange.request_id.encode("ascii")))
+    if exchange.session_id is not None:
+        result.append((b"x-daily-session-id", exchange.session_id.encode("ascii")))
     if not exchange.keep_alive:
         result.append((b"connection", b"close"))
     return result

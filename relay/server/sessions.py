@@ -6,12 +6,11 @@ instance go only when its bot has really ended.
 
 from __future__ import annotations
 
-__all__ = ["Caller", "SessionKeeper"]
+__all__ = ["SessionKeeper"]
 
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -25,6 +24,7 @@ from relay.policy.interfaces import Admission, InstancePool, Log, Reservation, S
 from relay.policy.sessions import Session, SessionEnd, SessionState
 from relay.policy.tokens import TOKEN_TTL
 from relay.pump.channel import Finished
+from relay.server.callers import Caller, session_over, token_used
 
 T = TypeVar("T")
 
@@ -33,24 +33,8 @@ T = TypeVar("T")
 CLAIM_MARGIN = 10.0
 # How often a store that failed is asked again to record something that must not be lost.
 RETRY_STORE = 1.0
-
-
-@dataclass(slots=True)
-class Caller:
-    """A caller between admission and the 101 (or the end of trying).
-
-    Attributes:
-        instance: leased to it.
-        missed: leased to it too, but no bot could be reached there.
-    """
-
-    session: Session
-    agent: Agent
-    nonce: str | None
-    instance: str | None = None
-    missed: str | None = None
-    stopped: bool = False
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+# A session over HTTP that ended so was ended by its bot.
+BOT_ENDED = ("bot_completed", "bot_error")
 
 
 class SessionKeeper:
@@ -128,7 +112,7 @@ class SessionKeeper:
         """
         here = self._callers.get(session_id)
         if here is not None:  # its claim may have lapsed, it may not be called dead
-            raise _used() if here.nonce == nonce else _over()
+            raise token_used() if here.nonce == nonce else session_over()
         if self._waiting[agent.name] >= self._limits.max_waiting:
             raise at_capacity(self._retry_after())
         # Counted before the store is asked, so that a crowd does not pass the bound at once.
@@ -151,9 +135,9 @@ class SessionKeeper:
         until = now + agent.attach_timeout + CLAIM_MARGIN
         admission = await self._store.admit(session, nonce, until, now)
         if admission is Admission.REPLAYED:
-            raise _used()
+            raise token_used()
         if admission is Admission.OVER:
-            raise _over()
+            raise session_over()
         return session
 
     async def place(self, caller: Caller) -> str:
@@ -237,6 +221,10 @@ class SessionKeeper:
         """No bot could be reached at the caller's instance: it is free when it tries again."""
         caller.missed, caller.instance = caller.instance, None
 
+    def is_waiting(self, caller: Caller) -> bool:
+        """Whether the caller has been neither activated nor given back."""
+        return self._callers.get(caller.session.id) is caller
+
     def _leave(self, caller: Caller) -> None:
         if self._callers.get(caller.session.id) is caller:
             del self._callers[caller.session.id]
@@ -257,7 +245,10 @@ class SessionKeeper:
         session = await self._insist(partial(self._record_end, session_id, end))
         if session is not None and session.instance is not None:
             agent = self._catalog.agents.get(session.agent)
-            self._nursery.start_soon(self._settle, agent, session.instance, session_id)
+            # Whether a bot that was started over HTTP has heard of its end is not known.
+            deaf = session.transport != "websocket" and end.cause not in BOT_ENDED
+            rest = agent.stopping_time if deaf and agent is not None else 0.0
+            self._nursery.start_soon(self._settle, agent, session.instance, session_id, rest)
 
     async def _record_end(self, session_id: str, end: SessionEnd) -> Session | None:
         session = await self._store.end(session_id, end, self._now())
@@ -265,8 +256,11 @@ class SessionKeeper:
             self._log.session_end(session)
         return session
 
-    async def _settle(self, agent: Agent | None, instance: str, session_id: str) -> None:
+    async def _settle(
+        self, agent: Agent | None, instance: str, session_id: str, rest: float = 0.0
+    ) -> None:
         """Free an instance when it has settled; one that nobody may use any more at once."""
+        await trio.sleep(rest)
         if agent is not None:
             await self._pool.wait_settled(agent, instance)
         await self._insist(partial(self._store.free, session_id, instance))
@@ -313,7 +307,7 @@ class SessionKeeper:
         for session in await self._store.mine():
             if session.id in live or session.id in self._callers:
                 continue
-            if session.state is SessionState.WAITING:
+            if session.state is SessionState.WAITING and session.transport == "websocket":
                 await self._store.give_back(session.id, None, self._now())
             else:
                 await self.end(session.id, SessionEnd("lost"))
@@ -329,11 +323,3 @@ class SessionKeeper:
         """End reservations that nobody claimed, forget what is old."""
         for session in await self._store.sweep(self._now()):
             self._log.session_end(session)
-
-
-def _used() -> Refusal:
-    return Refusal(403, "the token has been used already", cause="token_used")
-
-
-def _over() -> Refusal:
-    return Refusal(403, "the token's session is in use or over", cause="session_over")

@@ -1,25 +1,26 @@
-"""`POST /v1/public/{agent}/start` and `DELETE /v1/agents/{agent}/sessions/{id}`."""
+"""`POST /v1/public/{agent}/start`, preflights, and how a session is stopped."""
 
 from __future__ import annotations
 
-__all__ = ["Preflight", "StartSession", "StopSession", "stop_session"]
+__all__ = ["Preflight", "StartSession", "no_session", "stop_session"]
 
 import secrets
 
 from relay.errors import Refusal
 from relay.policy.admission import StartRequest, agent_for_key, parse_start
 from relay.policy.catalog import Agent
-from relay.policy.routes import is_session_id
 from relay.policy.sessions import SessionState
 from relay.policy.tokens import TOKEN_TTL, Claims, mint
 from relay.server.exchange import Exchange, Front
+from relay.server.http_start import start_over_http
 from relay.server.replies import json_body, preflight
 
 NONCE_BYTES = 12  # 96 bits: no two tokens of five minutes share one
 
 
 class StartSession:
-    """Reserves a place and answers with session id, token and WebSocket URL; starts no bot."""
+    """Reserves a place. A WebSocket session gets token and URL, and its bot when it connects;
+    a session over HTTP gets its bot at once, in the background."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -45,14 +46,22 @@ class StartSession:
         if exchange.front.draining:
             raise draining()
         session_id = exchange.front.new_id()
-        await exchange.front.sessions.reserve(agent, session_id, start.transport)
+        transport = start.transport or "http"
+        session = await exchange.front.sessions.reserve(agent, session_id, transport)
         exchange.session_id = session_id
+        if start.over_http:
+            exchange.front.background.start_soon(
+                start_over_http, exchange.front, agent, session, start
+            )
 
     async def relay(self) -> None:
         exchange, agent, start = self._exchange, self._agent, self._start
         assert agent is not None
         assert start is not None
         assert exchange.session_id is not None
+        if start.over_http:
+            await exchange.reply(200, json_body({"sessionId": exchange.session_id}))
+            return
         front = exchange.front
         claims = Claims(
             service_host=agent.service_host,
@@ -69,40 +78,6 @@ class StartSession:
         if start.body is not None:
             answer["body"] = start.body
         await exchange.reply(200, json_body(answer), [(b"cache-control", b"no-store")])
-
-
-class StopSession:
-    """Ends a live session: Close 1001 to both sides, or a reservation given up."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-
-    async def authenticate(self) -> None:
-        exchange = self._exchange
-        agent = agent_for_key(
-            exchange.front.catalog,
-            exchange.names["agent"],
-            exchange.head.values(b"authorization"),
-            private=True,
-        )
-        exchange.agent = agent.name
-
-    async def resolve(self) -> None:
-        exchange = self._exchange
-        session_id = exchange.names["session"].lower()
-        if not is_session_id(session_id):
-            raise Refusal(400, "the session id must be a UUID", cause="bad_session_id")
-        session = await exchange.front.store.get(session_id)
-        if session is None or session.agent != exchange.agent:
-            raise no_session()
-        exchange.session_id = session_id
-
-    async def relay(self) -> None:
-        exchange = self._exchange
-        assert exchange.session_id is not None
-        await stop_session(exchange.front, exchange.session_id)
-        answer = {"status": "terminated", "session_id": exchange.session_id}
-        await exchange.reply(200, json_body(answer))
 
 
 async def stop_session(front: Front, session_id: str) -> None:

@@ -31,8 +31,8 @@ from relay.protocol.handshake import (
 )
 from relay.protocol.headers import end_to_end, for_bot_upgrade, from_bot_upgrade
 from relay.pump.channel import MAX_EARLY, Adopt
+from relay.server.callers import Caller
 from relay.server.exchange import Exchange
-from relay.server.sessions import Caller
 from relay.server.start import draining
 from relay.server.upstream import BotConnection, open_bot
 

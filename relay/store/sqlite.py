@@ -190,19 +190,15 @@ class SQLiteStore:
         return found[0] if found else None
 
     async def find(self, which: SessionFilter) -> tuple[list[Session], int]:
-        where, values = ["1"], list[object]()
-        if which.states:
-            where.append(f"state IN ({', '.join('?' * len(which.states))})")
-            values.extend(state.value for state in which.states)
-        if which.agent is not None:
-            where.append("agent = ?")
-            values.append(which.agent)
-        matching = " AND ".join(where)
+        matching, values = _conditions(which)
+        # Live sessions are few among all that are kept, which the planner does not know.
+        live = which.states and SessionState.ENDED not in which.states
+        index = "INDEXED BY sessions_state" if live else ""
 
         def step(db: sqlite3.Connection) -> tuple[list[Session], int]:
-            count = f"SELECT count(*) FROM sessions WHERE {matching}"
+            count = f"SELECT count(*) FROM sessions {index} WHERE {matching}"
             (total,) = db.execute(count, values).fetchone()
-            page = f"{SELECT} WHERE {matching} ORDER BY created DESC, id LIMIT ? OFFSET ?"
+            page = f"{SELECT} {index} WHERE {matching} ORDER BY created DESC, id LIMIT ? OFFSET ?"
             return _sessions(db, page, (*values, which.limit, which.offset)), total
 
         return await self._run(step)
@@ -232,6 +228,28 @@ class SQLiteStore:
             return [session for session in ended if session is not None]
 
         return await self._run(step)
+
+
+def _conditions(which: SessionFilter) -> tuple[str, list[object]]:
+    """What a session must be to be listed: an SQL condition and its values."""
+    wanted = {
+        "state IN": tuple(state.value for state in which.states),
+        "agent =": which.agent,
+        "organization =": which.organization,
+        "cause IN": which.causes,
+        "created >=": which.since,
+        "created <": which.before,
+    }
+    where, values = ["1"], list[object]()
+    for condition, value in wanted.items():
+        if isinstance(value, tuple):
+            if value:
+                where.append(f"{condition} ({', '.join('?' * len(value))})")
+                values.extend(value)
+        elif value is not None:
+            where.append(f"{condition} ?")
+            values.append(value)
+    return " AND ".join(where), values
 
 
 def _held(db: sqlite3.Connection, agent: Agent) -> dict[str, int]:

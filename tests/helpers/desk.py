@@ -15,7 +15,8 @@ from relay.errors import Refusal, StoreError
 from relay.policy.catalog import Agent, Catalog, Limits, Organization
 from relay.policy.interfaces import Store
 from relay.policy.sessions import Session, SessionState
-from relay.server.sessions import Caller, SessionKeeper
+from relay.server.callers import Caller
+from relay.server.sessions import SessionKeeper
 from relay.store.sqlite import SQLiteStore
 
 A, B = "http://127.0.0.1:1", "http://127.0.0.1:2"

@@ -159,6 +159,10 @@ class ModelStore:
             for session in sorted(self.sessions.values(), key=lambda each: (-each.created, each.id))
             if (not which.states or session.state in which.states)
             and which.agent in (None, session.agent)
+            and which.organization in (None, session.organization)
+            and (not which.causes or session.cause in which.causes)
+            and (which.since is None or session.created >= which.since)
+            and (which.before is None or session.created < which.before)
         ]
         return found[which.offset :][: which.limit], len(found)
 

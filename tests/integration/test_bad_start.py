@@ -134,7 +134,7 @@ def test_a_private_key_starts_too(daemon: Daemon) -> None:
         (b'{"transport": "websocket", "body": {"x": "\\ud800"}}', 400, "body_not_utf8"),
         (b'{"transport": "websocket", "body": {"x": ' + b"[" * 200 + b"]" * 200 + b"}}",
          400, "body_too_deep"),
-        (b'{"transport": "webrtc"}', 501, "transport_not_available"),
+        (b'{"transport": "webrtc", "body": "x"}', 400, "body_not_object"),
     ],
 )  # fmt: skip
 def test_a_request_that_makes_no_sense(

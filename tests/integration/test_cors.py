@@ -73,7 +73,7 @@ def test_success_and_errors_can_be_read_by_every_page(
         (post(BEARER, *origin, path="/v1/public/nobody/start"), 404, "unknown_agent"),
         (post(BEARER, *origin, path="/v1/nothing"), 404, "no_such_path"),
         (post(BEARER, *origin, body=b"{"), 400, "bad_json"),
-        (post(BEARER, *origin, body=b" " * 70_000), 413, "request_too_large"),
+        (post(BEARER, *origin, body=b" " * 1_400_000), 413, "request_too_large"),
         (post(BEARER, *origin), 429, "at_capacity"),
         (request("GET", START, BEARER, *origin), 405, "method_not_allowed"),
     ):

@@ -170,9 +170,27 @@ class StoreMachine(RuleBasedStateMachine):
         agent=st.none() | st.sampled_from(["one", "many"]),
         limit=st.integers(0, 4),
         offset=st.integers(0, 4),
+        organization=st.sampled_from([None, None, "acme", "other"]),
+        causes=st.sampled_from([(), (), ("unused",), ("stopped", "client_closed")]),
+        ago=st.sampled_from([(None, None), (30.0, None), (None, 30.0), (60.0, 0.5)]),
     )
-    def find(self, node: str, states: Any, agent: str | None, limit: int, offset: int) -> None:
-        self.call(node, "find", SessionFilter(states, agent, limit, offset))
+    def find(
+        self,
+        node: str,
+        states: Any,
+        agent: str | None,
+        limit: int,
+        offset: int,
+        organization: str | None,
+        causes: Any,
+        ago: tuple[float | None, float | None],
+    ) -> None:
+        since, before = (None if each is None else self.now - each for each in ago)
+        self.call(
+            node,
+            "find",
+            SessionFilter(states, agent, limit, offset, organization, causes, since, before),
+        )
 
     @rule(node=nodes, what=st.sampled_from(["mine", "stop_requests", "leases"]))
     def look(self, node: str, what: str) -> None:

@@ -8,7 +8,15 @@ import json
 import pytest
 
 from relay.errors import Refusal
-from relay.policy.admission import StartRequest, agent_for_key, at_capacity, not_ready, parse_start
+from relay.policy.admission import (
+    StartRequest,
+    agent_for_key,
+    at_capacity,
+    not_ready,
+    organization_for_key,
+    organizations_for_key,
+    parse_start,
+)
 from relay.policy.catalog import Agent, Catalog, Organization
 
 PUBLIC, PRIVATE = "pk_acme_0123456789", "sk_acme_0123456789"
@@ -35,6 +43,37 @@ def refusal_of(name: str, authorization: list[bytes], private: bool = False) -> 
     for key in (PUBLIC, PRIVATE, FOREIGN, FOREIGN_PRIVATE):
         assert key not in refused.value.reason
     return refused.value
+
+
+def test_organizations_of_a_private_key() -> None:
+    assert organizations_for_key(CATALOG, bearer(PRIVATE)) == ["acme"]
+    assert organization_for_key(CATALOG, "acme", bearer(PRIVATE)) == "acme"
+    both = Organization("both", (), (PRIVATE,), ())
+    shared = Catalog({**CATALOG.organizations, "both": both}, CATALOG.agents)
+    assert organizations_for_key(shared, bearer(PRIVATE)) == ["acme", "both"]
+    assert organization_for_key(shared, "both", bearer(PRIVATE)) == "both"
+
+
+@pytest.mark.parametrize(
+    ("name", "authorization", "status", "cause"),
+    [
+        ("acme", [], 401, "bad_api_key"),
+        ("acme", bearer(PUBLIC), 401, "bad_api_key"),
+        ("acme", bearer(FOREIGN_PRIVATE), 401, "bad_api_key"),
+        ("nobody", bearer(PUBLIC), 401, "bad_api_key"),
+        ("nobody", bearer(PRIVATE), 404, "unknown_organization"),
+        ("closed", bearer(PRIVATE), 401, "bad_api_key"),
+    ],
+)
+def test_the_key_is_judged_before_the_organization(
+    name: str, authorization: list[bytes], status: int, cause: str
+) -> None:
+    with pytest.raises(Refusal) as refused:
+        organization_for_key(CATALOG, name, authorization)
+    assert (refused.value.status, refused.value.cause) == (status, cause)
+    if status == 401 and authorization != bearer(FOREIGN_PRIVATE) and name != "closed":
+        with pytest.raises(Refusal):
+            organizations_for_key(CATALOG, authorization)
 
 
 @pytest.mark.parametrize(
@@ -148,15 +187,6 @@ DEEP = 100_000
 @pytest.mark.parametrize(
     ("text", "status", "cause"),
     [
-        # decision 5: no transport, webrtc, daily without a room are started over HTTP, which
-        # this version does not do; no body is `{}`
-        ("", 501, "transport_not_available"),
-        (" \r\n\t", 501, "transport_not_available"),
-        ("{}", 501, "transport_not_available"),
-        ('{"createDailyRoom": false}', 501, "transport_not_available"),
-        ('{"transport": null}', 501, "transport_not_available"),
-        ('{"transport": "webrtc"}', 501, "transport_not_available"),
-        ('{"transport": "daily"}', 501, "transport_not_available"),
         ('{"transport": "smoke signals"}', 400, "bad_transport"),
         ('{"transport": "WebSocket"}', 400, "bad_transport"),
         ('{"transport": ""}', 400, "bad_transport"),
@@ -206,6 +236,41 @@ def test_start_requests_that_are_refused(text: str, status: int, cause: str) -> 
         parse_start(text.replace("%s", WS).encode(), BOT)
     assert (refused.value.status, refused.value.cause) == (status, cause)
     assert len(refused.value.reason) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "transport", "body"),
+    [
+        # decision 5: no transport, webrtc, daily without a room are started over HTTP
+        ("", None, b"{}"),
+        (" \r\n\t", None, b"{}"),
+        ("{}", None, b"{}"),
+        ('{"createDailyRoom": false, "body": null}', None, b"{}"),
+        ('{"transport": null}', None, b"{}"),
+        ('{"transport": "webrtc", "body": {"a": "Zo\\u00eb"}}', "webrtc", '{"a":"Zoë"}'.encode()),
+        ('{"transport": "daily", "body": {}}', "daily", b"{}"),
+    ],
+)
+@pytest.mark.parametrize("agent", [BOT, OPEN])
+def test_starts_over_http(text: str, transport: str | None, body: bytes, agent: Agent) -> None:
+    request = parse_start(text.encode(), agent)
+    assert request == StartRequest(transport, bot_body=body)
+    assert request.over_http
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "cause"),
+    [
+        ('{"a": "' + "x" * (1024 * 1024) + '"}', 413, "body_too_large"),
+        ('{"a": "\\ud800"}', 400, "body_not_utf8"),
+        ('{"a": ' + "[" * 100 + "]" * 100 + "}", 400, "body_too_deep"),
+        ("[]", 400, "body_not_object"),
+    ],
+)
+def test_bodies_over_http_have_rules_too(body: str, status: int, cause: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        parse_start(('{"body": ' + body + "}").encode(), BOT)
+    assert (refused.value.status, refused.value.cause) == (status, cause)
 
 
 @pytest.mark.parametrize("raw", [b'{"body": {"a": "\xff"}}', '{"a": 1}'.encode("utf-16"), b"\xed"])

@@ -12,16 +12,56 @@ SESSION = "0f8fad5b-d9cb-469f-a165-70867728950e"
 METHODS = [b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"get"]
 WEBSOCKET = Route.GENERIC_WEBSOCKET
 
+# What stands behind a session's id, and the path that its bot sees.
+RESTS = {
+    b"": b"/",
+    b"?x=1": b"/",
+    b"/": b"/",
+    b"//": b"//",
+    b"/status": b"/status",
+    b"/%73tatus?x=/a": b"/%73tatus",
+    b"/a//b%20c;d/": b"/a//b%20c;d/",
+    b"/sessions/x": b"/sessions/x",
+}
+
 PUBLIC_PATHS = [
     (b"/v1/public/bot/start", Route.START, {"agent": "bot"}, b"POST"),
     (b"/v1/public/b%6Ft/start?x=1", Route.START, {"agent": "bot"}, b"POST"),
-    (
-        b"/v1/agents/bot/sessions/" + SESSION.encode(),
-        Route.STOP_SESSION,
-        {"agent": "bot", "session": SESSION},
-        b"DELETE",
+    *(
+        (
+            b"/v1/public/bot/sessions/" + SESSION.encode() + rest,
+            Route.SESSION_API,
+            {"agent": "bot", "session": SESSION},
+            b"GET, POST, PUT, PATCH, DELETE, OPTIONS, HEAD",
+        )
+        for rest in RESTS
     ),
-    (b"/v1/agents/a/sessions/x", Route.STOP_SESSION, {"agent": "a", "session": "x"}, b"DELETE"),
+    (b"/v1/organizations", Route.ORGANIZATIONS, {}, b"GET, HEAD"),
+    *(
+        (prefix + path, route, {**organization, **names}, allow)
+        for prefix, organization in (
+            (b"/v1/agents", {}),
+            (b"/v1/organizations/acme/services", {"organization": "acme"}),
+        )
+        for path, route, names, allow in (
+            (b"", Route.SERVICES, {}, b"GET, HEAD"),
+            (b"?include=git", Route.SERVICES, {}, b"GET, HEAD"),
+            (b"/bot", Route.SERVICE, {"agent": "bot"}, b"GET, HEAD"),
+            (b"/bot/sessions?limit=1", Route.SESSIONS, {"agent": "bot"}, b"GET, HEAD"),
+            (
+                b"/bot/sessions/" + SESSION.encode(),
+                Route.SESSION,
+                {"agent": "bot", "session": SESSION},
+                b"GET, HEAD, DELETE",
+            ),
+            (
+                b"/b/sessions/x",
+                Route.SESSION,
+                {"agent": "b", "session": "x"},
+                b"GET, HEAD, DELETE",
+            ),
+        )
+    ),
     (b"/ws/generic", WEBSOCKET, {}, b""),
     (b"/ws/generic?serviceHost=bot.acme", WEBSOCKET, {}, b""),
     (b"/ws/generic/bot.acme", WEBSOCKET, {"host": "bot.acme"}, b""),
@@ -44,12 +84,22 @@ NOWHERE = [
     b"/v1/public//start",
     b"/v1/public/bot/start/",
     b"/v1/public/bot/start/x",
+    b"/v1/public/bot/sessions",
+    b"/v1/public/bot/sessions/",
+    b"/v1/public/bot/sessions//status",
+    b"/v1/public//sessions/x/status",
     b"//v1/public/bot/start",
     b"/v1//public/bot/start",
     b"/V1/public/bot/start",
     b"/v1/public/bot/Start",
-    b"/v1/agents/bot/sessions",
+    b"/v1/agents/",
+    b"/v1/agents/bot/",
     b"/v1/agents/bot/sessions/",
+    b"/v1/organizations/",
+    b"/v1/organizations/acme",
+    b"/v1/organizations/acme/services/",
+    b"/v1/organizations//services",
+    b"/v1/organizations/acme/services/bot/logs",
     b"/v1/agents//sessions/x",
     b"/ws",
     b"/ws/",
@@ -77,13 +127,21 @@ def test_each_path_with_each_method(
 ) -> None:
     target = parse_target(path, b"relay")
     if not allow or method in allow.split(b", "):
-        assert match(table, method, target) == Match(route, names)  # type: ignore[arg-type]
+        found = match(table, method, target)  # type: ignore[arg-type]
+        assert found == Match(route, names, rest=found.rest)
+        assert bool(found.rest) == (route is Route.SESSION_API)
         return
     with pytest.raises(Refusal) as refused:
         match(table, method, target)  # type: ignore[arg-type]
     assert (refused.value.status, refused.value.cause) == (405, "method_not_allowed")
     assert refused.value.headers == ((b"allow", allow),)
     assert allow.decode() in refused.value.reason
+
+
+@pytest.mark.parametrize(("rest", "seen"), RESTS.items())
+def test_the_rest_of_a_path_is_kept_as_it_was_sent(rest: bytes, seen: bytes) -> None:
+    path = b"/v1/public/bot/sessions/" + SESSION.encode() + rest
+    assert match(PUBLIC, b"GET", parse_target(path, b"relay")).rest == seen
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"OPTIONS"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import relay
-from relay.policy.sessions import END_STATES, LIVE, MOVES, Move, SessionState, move
+from relay.policy.sessions import END_STATES, LIVE, MOVES, Move, SessionState, move, public_end
 from relay.protocol.lifecycle import ENDINGS
 from relay.pump.tunnel import LOST
 
@@ -31,7 +31,7 @@ END_STATE_NAMES = {
     "ended_before_agent_start",
     "unknown",
 }
-STATUS_NAMES = {"WS_CONNECTION_CLOSED", "HTTP_ERROR", "BOT_CONNECTION_TIMEOUT"}
+STATUS_NAMES = {"WS_CONNECTION_CLOSED", "HTTP_COMPLETED", "HTTP_ERROR", "BOT_CONNECTION_TIMEOUT"}
 
 
 @pytest.mark.parametrize(("state", "by"), list(product(SessionState, Move)))
@@ -65,9 +65,20 @@ def test_every_cause_in_the_code_has_its_public_names() -> None:
 
 
 def test_public_names_are_known_ones() -> None:
-    for state, status in END_STATES.values():
+    for cause, (state, status) in END_STATES.items():
         assert state in END_STATE_NAMES
         assert status in STATUS_NAMES
+        assert public_end(cause, "websocket") == (state, status)
+
+
+def test_a_session_over_http_closed_no_websocket() -> None:
+    for cause, (state, _) in END_STATES.items():
+        for transport in ("http", "webrtc", "daily"):
+            assert public_end(cause, transport)[0] == state
+            assert public_end(cause, transport)[1] in STATUS_NAMES - {"WS_CONNECTION_CLOSED"}
+    assert public_end("stopped", "http") == ("terminated", "HTTP_COMPLETED")
+    assert public_end("pump_died", "http") == ("unknown", "HTTP_ERROR")
+    assert public_end("of another version", "http") == ("unknown", "unknown")
 
 
 def _causes() -> set[str]:

@@ -10,7 +10,8 @@ import trio
 from relay.errors import Refusal
 from relay.policy.catalog import Agent
 from relay.policy.sessions import SessionEnd, SessionState
-from relay.server.sessions import CLAIM_MARGIN, Caller
+from relay.server.callers import Caller
+from relay.server.sessions import CLAIM_MARGIN
 from tests.helpers.desk import (
     AGENT,
     PATIENCE,

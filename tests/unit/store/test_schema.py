@@ -48,6 +48,19 @@ def test_the_file_is_marked_and_opens_again(tmp_path: Path) -> None:
         connection.close()
 
 
+def test_a_file_without_the_later_index_gets_it(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "relay.db")
+    connection.execute("DROP INDEX sessions_agent")
+    connection.close()
+    connection = connect(tmp_path / "relay.db")
+    plan = connection.execute(
+        "EXPLAIN QUERY PLAN SELECT count(*) FROM sessions WHERE agent = 'a' AND state = 'ended' "
+        "AND organization = 'b' AND cause = 'lost' AND created >= 0"
+    ).fetchall()
+    assert "COVERING INDEX sessions_agent" in str(plan)
+    connection.close()
+
+
 @pytest.mark.parametrize("version", [0, SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
 def test_another_version_is_refused(tmp_path: Path, version: int) -> None:
     path = tmp_path / "relay.db"

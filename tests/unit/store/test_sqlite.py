@@ -258,6 +258,14 @@ async def test_find_counts_and_pages_newest_first(store: SQLiteStore) -> None:
     assert await names(states=(SessionState.ENDED,)) == (["t3"], 1)
     assert await names(states=(SessionState.ENDED, SessionState.WAITING), limit=1) == (["t9"], 20)
     assert await names(agent="' OR 1 --") == ([], 0)
+    other = {"agent": "other", "organization": "acme"}
+    assert await names(agent="other", organization="else") == ([], 0)
+    assert await names(**other, causes=("lost", "stopped")) == (["t3"], 1)
+    assert await names(**other, causes=("stopped",)) == ([], 0)
+    # The first moment counts, the one after the last does not.
+    assert await names(**other, since=NOW + 2, before=NOW + 4) == (["t3", "t2"], 2)
+    assert await names(**other, since=NOW + 9.5) == ([], 0)
+    assert await names(**other, since=int(NOW) + 9) == (["t9"], 1)
     pages = [await names(agent="bot", limit=3, offset=offset) for offset in (0, 3, 6, 9)]
     assert [name for page, _ in pages for name in page] == [f"s{n}" for n in range(10)]
 
