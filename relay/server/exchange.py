@@ -97,6 +97,7 @@ class Exchange:
     received_bytes: int = 0
     keep_alive: bool = True
     taken: bool = False
+    client_left: bool = False
     phase_times: dict[Phase, float] = field(default_factory=dict)
     _entered: float = 0.0
 
@@ -138,6 +139,16 @@ class Exchange:
             return b""
         self.received_bytes += len(data)
         return bytes(data)
+
+    async def cancel_when_left(self, scope: trio.CancelScope, most: int) -> None:
+        """Cancel `scope` when the client goes; keep what it sends meanwhile, `most` bytes."""
+        while len(self.heads) < most:
+            data = await self.receive()
+            if not data:
+                self.client_left = True
+                scope.cancel()
+                return
+            self.heads.feed(data)
 
     async def read_body(self, limit: int) -> bytes:
         """The whole request body, for handlers that need it in one piece.

@@ -36,7 +36,6 @@ class SessionRequest:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._bot: BotConnection | None = None
-        self._client_left = False
 
     async def authenticate(self) -> None:
         exchange = self._exchange
@@ -73,7 +72,7 @@ class SessionRequest:
         except BaseException:
             await self._close_bot()
             raise
-        if self._client_left:
+        if self._exchange.client_left:
             await self._close_bot()
             self._exchange.cause, self._exchange.keep_alive = "client_left", False
 
@@ -85,25 +84,14 @@ class SessionRequest:
         """
         failure: Refusal | StoreError | None = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_client, nursery.cancel_scope)
+            nursery.start_soon(self._exchange.cancel_when_left, nursery.cancel_scope, MAX_AHEAD)
             try:
                 await self._reach()
             except (Refusal, StoreError) as error:
                 failure = error  # raised below: a nursery would wrap it in a group
             nursery.cancel_scope.cancel()
-        if failure is not None and not self._client_left:
+        if failure is not None and not self._exchange.client_left:
             raise failure
-
-    async def _watch_client(self, scope: trio.CancelScope) -> None:
-        """Notice that the client goes; keep what it sends meanwhile, within a bound."""
-        heads = self._exchange.heads
-        while len(heads) < MAX_AHEAD:
-            data = await self._exchange.receive()
-            if not data:
-                self._client_left = True
-                scope.cancel()
-                return
-            heads.feed(data)
 
     async def _reach(self) -> None:
         exchange = self._exchange

@@ -55,7 +55,6 @@ class GenericWebSocket:
         self._exchange = exchange
         self._bot: BotConnection | None = None
         self._answer: BotAnswer | BotRefusal | None = None
-        self._client_left = False
 
     # Is this a WebSocket, for an agent of ours, from somebody who may?
 
@@ -119,7 +118,7 @@ class GenericWebSocket:
         """
         outcome: BotAnswer | BotRefusal | RelayError | None = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_client, nursery.cancel_scope)
+            nursery.start_soon(self._exchange.cancel_when_left, nursery.cancel_scope, MAX_EARLY)
             with self._caller.scope:
                 try:
                     outcome = await self._attach()
@@ -131,17 +130,6 @@ class GenericWebSocket:
         if isinstance(outcome, RelayError):
             raise outcome
         return outcome
-
-    async def _watch_client(self, scope: trio.CancelScope) -> None:
-        """Notice that the client goes; keep what it sends early, within a bound."""
-        heads = self._exchange.heads
-        while len(heads) < MAX_EARLY:
-            data = await self._exchange.receive()
-            if not data:
-                self._client_left = True
-                scope.cancel()
-                return
-            heads.feed(data)
 
     async def _attach(self) -> BotAnswer | BotRefusal:
         front, agent = self._exchange.front, self._agent

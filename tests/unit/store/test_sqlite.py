@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -13,26 +12,6 @@ from relay.policy.sessions import SessionEnd, SessionState
 from relay.store import sqlite
 from relay.store.sqlite import KEEP_ENDED, SQLiteStore
 from tests.helpers.store import AGENT, LONG, NOW, A, B, direct, session, state_of, waiting
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "relay.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[SQLiteStore]:
-    store = SQLiteStore(path, "node-1", busy_timeout=0.05)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def other(path: Path) -> Iterator[SQLiteStore]:
-    """Another node on the same file."""
-    store = SQLiteStore(path, "node-2", busy_timeout=0.05)
-    yield store
-    store.close()
 
 
 async def test_reservations_are_held_until_all_places_are_promised(store: SQLiteStore) -> None:

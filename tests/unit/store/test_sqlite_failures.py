@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -15,26 +14,6 @@ from relay.policy.interfaces import Admission
 from relay.policy.sessions import SessionEnd, SessionState
 from relay.store.sqlite import SQLiteStore
 from tests.helpers.store import AGENT, LONG, NOW, A, B, direct, state_of, waiting
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "relay.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[SQLiteStore]:
-    store = SQLiteStore(path, "node-1", busy_timeout=0.05)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def other(path: Path) -> Iterator[SQLiteStore]:
-    """Another node on the same file."""
-    store = SQLiteStore(path, "node-2", busy_timeout=0.05)
-    yield store
-    store.close()
 
 
 async def test_a_locked_store_fails_and_comes_back(store: SQLiteStore, path: Path) -> None:
