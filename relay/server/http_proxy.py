@@ -7,7 +7,6 @@ __all__ = ["SESSION_POLL", "SessionRequest"]
 import trio
 
 from relay.errors import Refusal, StoreError
-from relay.policy.admission import agent_for_key
 from relay.policy.catalog import Address, Agent
 from relay.policy.routes import is_session_id
 from relay.policy.sessions import Session, SessionState
@@ -15,7 +14,7 @@ from relay.protocol.bot_http import BotTalk
 from relay.protocol.target import canonical_path, is_reserved
 from relay.server.bot_exchange import MAX_AHEAD, BotExchange
 from relay.server.exchange import Exchange
-from relay.server.start import no_session
+from relay.server.start import no_session, public_agent
 from relay.server.upstream import BotConnection, open_bot
 
 # A request that waits for its session looks into the store so often, in seconds: a
@@ -39,13 +38,7 @@ class SessionRequest:
 
     async def authenticate(self) -> None:
         exchange = self._exchange
-        self._agent = agent_for_key(
-            exchange.front.catalog,
-            exchange.names["agent"],
-            exchange.head.values(b"authorization"),
-            private=False,
-        )
-        exchange.agent = self._agent.name
+        self._agent = public_agent(exchange)
         if is_reserved(self._path):
             raise Refusal(
                 403,

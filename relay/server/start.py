@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Preflight", "StartSession", "no_session", "stop_session"]
+__all__ = ["Preflight", "StartSession", "no_session", "public_agent", "stop_session"]
 
 import secrets
 
@@ -29,13 +29,7 @@ class StartSession:
 
     async def authenticate(self) -> None:
         exchange = self._exchange
-        self._agent = agent_for_key(
-            exchange.front.catalog,
-            exchange.names["agent"],
-            exchange.head.values(b"authorization"),
-            private=False,
-        )
-        exchange.agent = self._agent.name
+        self._agent = public_agent(exchange)
         raw = await exchange.read_body(exchange.front.limits.max_start_request)
         self._start = parse_start(raw, self._agent)
 
@@ -107,6 +101,22 @@ class Preflight:
 
     async def relay(self) -> None:
         await self._exchange.reply(204, None, preflight(self._exchange))
+
+
+def public_agent(exchange: Exchange) -> Agent:
+    """The agent that the path names, for a caller with a public or private key of it.
+
+    Raises:
+        Refusal: as `admission.agent_for_key`.
+    """
+    agent = agent_for_key(
+        exchange.front.catalog,
+        exchange.names["agent"],
+        exchange.head.values(b"authorization"),
+        private=False,
+    )
+    exchange.agent = agent.name
+    return agent
 
 
 def no_session() -> Refusal:
