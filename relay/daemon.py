@@ -22,7 +22,10 @@ import trio
 
 from relay.config import Bind, Config, derive_public_url
 from relay.errors import RelayError, StoreError
+from relay.instances.files import BotFiles
 from relay.instances.fixed import FixedInstances
+from relay.instances.launched import LaunchedInstances
+from relay.instances.pool import Instances
 from relay.ops.log import Log, configure
 from relay.policy.routes import ADMIN, PUBLIC, Route
 from relay.pump_processes import PumpProcesses, hold_directory, node_name
@@ -141,10 +144,11 @@ class Daemon:
     ) -> None:
         public_url = self._config.public_url or _url_of(public[0])
         config = self._config.with_public_url(public_url)
+        pool = self._instances(config)
         processes = PumpProcesses(config.runtime_dir)
         async with trio.open_nursery() as background:
             async with trio.open_nursery() as settling:
-                front = await self._wire(config, store, processes, background, settling)
+                front = await self._wire(config, store, pool, processes, background, settling)
                 admin_listener = Listener(admin, front, ADMIN_ROUTES, MAX_ADMIN_CONNECTIONS)
                 background.start_soon(admin_listener.serve)  # to the very end
                 listener = Listener(
@@ -157,6 +161,7 @@ class Daemon:
                     await self._wait_end(front, listener)
                     connections.cancel_scope.cancel()
                 await self._end_calls(front, processes)
+                await pool.end(self._hurry)
                 # Instances that rest after their last call are given back, unless that
                 # takes long; then the next start does it.
                 settling.cancel_scope.deadline = trio.current_time() + END_MARGIN
@@ -166,16 +171,16 @@ class Daemon:
         self,
         config: Config,
         store: SQLiteStore,
+        pool: Instances,
         processes: PumpProcesses,
         background: trio.Nursery,
         settling: trio.Nursery,
     ) -> Front:
-        pool = FixedInstances(config.catalog.agents.values())
         keeper = SessionKeeper(
             config.catalog, config.limits, store, pool, self._log, time.time, settling
         )
         pumps = Pumps(config.pumps, processes, keeper, self._log)
-        background.start_soon(pool.run)
+        await background.start(pool.run)
         await background.start(pumps.run)
         front = Front(
             catalog=config.catalog,
@@ -194,6 +199,17 @@ class Daemon:
         background.start_soon(self._poll_stops, front)
         background.start_soon(self._sweep, keeper)
         return front
+
+    def _instances(self, config: Config) -> Instances:
+        agents = config.catalog.agents.values()
+        fixed = FixedInstances(agent for agent in agents if not agent.command)
+        launched = LaunchedInstances(
+            (agent for agent in agents if agent.command),
+            BotFiles(config.runtime_dir / "bots"),
+            config.bot_environment,
+            self._log,
+        )
+        return Instances(fixed, launched)
 
     # The end.
 

@@ -69,8 +69,8 @@ IMPURE_MODULES = {
 ONLY_IN = {
     "select": {"relay.pump.transfer", "relay.pump.pump"},
     "hmac": {"relay.policy.signing"},
-    "signal": {"relay.daemon", "relay.demo", "relay.pump.process"},
-    "subprocess": {"relay.demo", "relay.pump_processes"},
+    "signal": {"relay.daemon", "relay.demo", "relay.instances.process", "relay.pump.process"},
+    "subprocess": {"relay.instances.process", "relay.pump_processes"},
     "sqlite3": {"relay.store.database", "relay.store.schema", "relay.store.sqlite"},
     "asyncio": set[str](),
 }

@@ -24,6 +24,12 @@ from relay.server.private_api import FILTERS, NOT_OFFERED
 from tests.helpers.code_names import CodeNames
 
 ROOT = Path(__file__).parent.parent
+CONFIGURED = (
+    "README.md",
+    "docs/configuration.md",
+    "docs/from-pipecat-cloud.md",
+    "docs/local-twin.md",
+)
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = CodeNames()
 
@@ -267,7 +273,7 @@ def code_of(text: str) -> list[str]:
     return [block for _, block in FENCE.findall(text)] + re.findall(r"`([^`\n]+)`", text)
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "docs" / "configuration.md"])
+@pytest.mark.parametrize("path", [ROOT / name for name in CONFIGURED], ids=str)
 def test_configurations_load(path: Path, tmp_path: Path) -> None:
     blocks = [block for kind, block in FENCE.findall(path.read_text()) if kind == "toml"]
     assert blocks

@@ -14,9 +14,11 @@ from typing import Any
 
 import msgspec
 
-from relay.config.checks import Sources, check_catalog, check_secret
+from relay.config.agents import bots_path
+from relay.config.checks import check_catalog
 from relay.config.model import AdminAccess, Bind, Config
 from relay.config.reading import Problems, quoted, read_table, suggestion
+from relay.config.secret import Sources, check_secret
 from relay.config.tables import FileTable, LimitsTable, ServerTable, StoreTable
 from relay.config.text import effective
 from relay.config.values import (
@@ -100,7 +102,14 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         limits=limits,
         log_level=server.log_level,
         log_format=server.log_format,
+        bot_environment=_bot_environment(sources),
     )
+
+
+def _bot_environment(sources: Sources) -> dict[str, str]:
+    """What launched bots inherit: everything but the daemon's own secrets."""
+    inherited = {name: text for name, text in sources.environ.items() if name not in sources.used}
+    return inherited | {"PATH": bots_path(sources.environ)}
 
 
 def load_admin(path: Path, environ: Mapping[str, str]) -> AdminAccess:

@@ -17,6 +17,7 @@ from relay.policy.catalog import KIB, Agent, Limits
 __all__ = [
     "AgentTable",
     "FileTable",
+    "IceServerTable",
     "LimitsTable",
     "OrganizationTable",
     "ServerTable",
@@ -39,7 +40,11 @@ MAX_LIST = 1000
 # More sockets than one process can hold; stand-ins for load tests come near it.
 MAX_SESSIONS_PER_INSTANCE = 100_000
 
-_AGENT = Agent(name="", organization="", instances=())
+# Bot processes of one agent on one machine: about 90 MB each, so far more than fit.
+MAX_AGENTS = 10_000
+GIB = 1024 * MIB
+
+_AGENT = Agent(name="", organization="")
 _LIMITS = Limits()
 
 
@@ -71,6 +76,10 @@ VariableName = Annotated[str | None, _secret("the name of an environment variabl
 SecretTexts = Annotated[tuple[str, ...] | None, _secret("a list of strings")]
 Subtable = Annotated[dict[str, Any], _is("a table")]
 Wait = Annotated[float, _seconds(1, MAX_WAIT)]
+OptionalWait = Annotated[
+    Annotated[float, msgspec.Meta(ge=1, le=MAX_WAIT)] | None,
+    _is(f"a number of seconds from 1 to {MAX_WAIT}"),
+]
 Call = Annotated[float, _seconds(1, MAX_CALL)]
 
 
@@ -153,8 +162,21 @@ class OrganizationTable(msgspec.Struct, frozen=True):
     token_keys: Annotated[tuple[dict[str, Any], ...], _secret("a list of tables")] = ()
 
 
+class IceServerTable(msgspec.Struct, frozen=True):
+    """One item of `ice_servers`."""
+
+    urls: Texts = ()
+    username: OptionalText = None
+    credential: SecretText = None
+    credential_env: VariableName = None
+    credential_file: OptionalText = None
+
+
 class AgentTable(msgspec.Struct, frozen=True):
-    """`[agents.NAME]`; `command` and the two counts are known, so that they are refused well."""
+    """`[agents.NAME]`; `min_agents` is known, so that it is refused well.
+
+    A key that only bots with a `command` have is None when it is not given.
+    """
 
     organization: OptionalText = None
     websocket_auth: Annotated[Literal["token", "none"], _is('"token" or "none"')] = (
@@ -162,9 +184,21 @@ class AgentTable(msgspec.Struct, frozen=True):
     )
     relay: Annotated[Literal["tunnel", "frames"], _is('"tunnel"')] = "tunnel"
     instances: Texts | None = None
-    command: Annotated[Any, _is("a list of strings")] = None
+    command: Texts | None = None
+    cwd: OptionalText = None
+    env: Annotated[dict[str, str] | None, _secret("a table of strings")] = None
     min_agents: Annotated[Any, _is("an integer")] = None
-    max_agents: Annotated[Any, _is("an integer")] = None
+    max_agents: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=MAX_AGENTS)] | None,
+        _is(f"an integer from 1 to {MAX_AGENTS}"),
+    ] = None
+    reuse_process: Annotated[bool | None, _is("true or false")] = None
+    start_timeout: OptionalWait = None
+    stop_timeout: OptionalWait = None
+    log_size: Annotated[
+        Annotated[int, msgspec.Meta(ge=4 * KIB, le=GIB)] | None,
+        _is(f"an integer of bytes from {4 * KIB} to {GIB}"),
+    ] = None
     sessions_per_instance: Annotated[int, _integer(1, MAX_SESSIONS_PER_INSTANCE)] = (
         _AGENT.sessions_per_instance
     )
@@ -174,3 +208,4 @@ class AgentTable(msgspec.Struct, frozen=True):
     ready_path: Text = _AGENT.ready_path
     settle_time: Annotated[float, _seconds(0, MAX_WAIT)] = _AGENT.settle_time
     stopping_time: Annotated[float, _seconds(0, MAX_WAIT)] = _AGENT.stopping_time
+    ice_servers: Annotated[tuple[dict[str, Any], ...], _secret("a list of tables")] = ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from relay.config.agents import OF_COMMAND
 from relay.config.model import Config
 from relay.config.reading import dotted
 from relay.policy.catalog import Agent, Limits, Organization
@@ -82,9 +83,30 @@ def _organization(organization: Organization) -> Iterator[str]:
 
 def _agent(agent: Agent) -> Iterator[str]:
     yield f"[{dotted('agents', agent.name)}]"
+    # Of the two ways to have bots, the one in force and what belongs to it.
+    other = ("instances",) if agent.command else ("command", *OF_COMMAND)
     for name in agent.__struct_fields__:
-        if name != "name":
+        if name == "env" and agent.command:
+            values = ", ".join(
+                f"{dotted('', key)} = ({len(text)} characters)" for key, text in agent.env
+            )
+            yield f"env = {{ {values} }}" if values else "env = {}"
+        elif name == "ice_servers":
+            yield from _ice_servers(agent)
+        elif name != "name" and name not in other:
             yield _line(name, getattr(agent, name))
+
+
+def _ice_servers(agent: Agent) -> Iterator[str]:
+    servers = []
+    for server in agent.ice_servers:
+        parts = [f"urls = {toml_value(server.urls)}"]
+        if server.username is not None:
+            parts.append(f"username = {toml_value(server.username)}")
+        if server.credential is not None:
+            parts.append(f"credential = ({len(server.credential)} characters)")
+        servers.append(f"{{ {', '.join(parts)} }}")
+    yield f"ice_servers = [{', '.join(servers)}]"
 
 
 def _line(name: str, value: object) -> str:

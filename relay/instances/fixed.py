@@ -10,6 +10,7 @@ import trio
 
 from relay.instances.probe import READY, probe
 from relay.policy.catalog import Address, Agent
+from relay.policy.interfaces import Places
 
 # Seconds between probes of an instance that was ready and of one that was not: a
 # session waits for the second, so it is short; the first only finds silent deaths.
@@ -79,32 +80,46 @@ class FixedInstances:
         with trio.move_on_after(FIRST_LOOK):
             await self._known.wait()
 
-    def ready(self, agent: Agent) -> list[str]:
+    def places(self, agent: Agent) -> Places:
         # Least recently used first: load spreads and a bot has the longest rest.
         ready = [url for url in agent.instances if self._state[url] == READY]
-        return sorted(ready, key=self._last_used.__getitem__)
+        return Places(tuple(sorted(ready, key=self._last_used.__getitem__)))
+
+    def want(self, agent: Agent, waiting: int) -> None:
+        """There are as many as there are."""
 
     async def wait_change(self, agent: Agent) -> None:
         with trio.move_on_after(LOOK_AGAIN):
             await self._changed.wait()
 
-    def taken(self, instance: str) -> None:
-        self._uses += 1
-        self._last_used[instance] = self._uses
+    def taken(self, instance: str, session_id: str) -> None:
+        if instance in self._last_used:  # it may have been in an earlier configuration only
+            self._uses += 1
+            self._last_used[instance] = self._uses
 
     def failed(self, instance: str, reason: str) -> None:
         if self._state.get(instance) == READY:
             self._found(instance, reason)
 
-    async def wait_settled(self, agent: Agent, instance: str) -> None:
+    async def wait_settled(
+        self, agent: Agent, instance: str, session_id: str, *, deaf: bool
+    ) -> None:
+        if deaf:
+            await trio.sleep(agent.stopping_time)
         await trio.sleep(agent.settle_time)
         if instance in self._state and agent.sessions_per_instance == 1:
             # A bot of one session says after each whether it can take the next. One of
             # many goes on being ready, and the regular probe finds out if it does not.
             await self._probe(agent, instance)
 
-    def freed(self) -> None:
+    async def has_failed(self, instance: str) -> bool:
+        return False  # whose process it is cannot be seen
+
+    def freed(self, instance: str, session_id: str) -> None:
         self._wake()
+
+    def reconciled(self) -> None:
+        """Probes alone say what a fixed instance is fit for."""
 
     def statistics(self) -> dict[str, dict[str, str]]:
         return {

@@ -38,11 +38,13 @@ class StartRequest:
         transport: as asked for, None for the SDK and the CLI, which name none.
         body: for a WebSocket session, the body as base64 where one was sent.
         bot_body: for a session over HTTP, the JSON object that `POST /bot` carries.
+        wants_ice: the answer is to name the agent's ICE servers.
     """
 
     transport: str | None
     body: str | None = None
     bot_body: bytes = b"{}"
+    wants_ice: bool = False
 
     @property
     def over_http(self) -> bool:
@@ -141,7 +143,11 @@ def parse_start(raw: bytes, agent: Agent) -> StartRequest:
     if body is not None and not isinstance(body, dict):
         raise _bad('"body" must be a JSON object', "body_not_object")
     if transport != "websocket":
-        return StartRequest(transport, bot_body=compact_json(body or {}, MAX_BOT_BODY))
+        return StartRequest(
+            transport,
+            bot_body=compact_json(body or {}, MAX_BOT_BODY),
+            wants_ice=fields.get("enableDefaultIceServers") is True,
+        )
     if body is None:
         return StartRequest(transport)
     if agent.websocket_auth == "none":

@@ -17,6 +17,7 @@ __all__ = [
     "Address",
     "Agent",
     "Catalog",
+    "IceServer",
     "Limits",
     "Organization",
     "TokenKey",
@@ -74,12 +75,32 @@ class Organization(msgspec.Struct, frozen=True):
     token_keys: tuple[TokenKey, ...]
 
 
+class IceServer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A STUN or TURN server for WebRTC clients (W3C WebRTC, RTCIceServer)."""
+
+    urls: tuple[str, ...]
+    username: str | None = None
+    credential: str | None = None
+
+
 class Agent(msgspec.Struct, frozen=True):
-    """One kind of bot and how its sessions are run; durations in seconds."""
+    """One kind of bot and how its sessions are run; durations in seconds, sizes in bytes.
+
+    Its bots are those in `instances`, or are started with `command`; exactly one of the
+    two is not empty. The fields behind `command` belong to it.
+    """
 
     name: str
     organization: str
-    instances: tuple[str, ...]
+    instances: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    cwd: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    max_agents: int = 10
+    reuse_process: bool = False
+    start_timeout: float = 60 * SECOND
+    stop_timeout: float = 30 * SECOND
+    log_size: int = 1024 * KIB
     websocket_auth: Literal["token", "none"] = "token"
     sessions_per_instance: int = 1
     max_session_duration: float = 7200 * SECOND
@@ -88,6 +109,7 @@ class Agent(msgspec.Struct, frozen=True):
     ready_path: str = "/readyz"
     settle_time: float = 0.5 * SECOND
     stopping_time: float = 30 * SECOND
+    ice_servers: tuple[IceServer, ...] = ()
 
     @property
     def service_host(self) -> str:

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-__all__ = ["Admission", "InstancePool", "Log", "Reservation", "SessionFilter", "Store"]
+__all__ = ["Admission", "InstancePool", "Log", "Places", "Reservation", "SessionFilter", "Store"]
 
-from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -31,6 +30,22 @@ class Reservation(Enum):
     HELD = "held"
     FULL = "full"
     NONE_READY = "none ready"
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Where an agent's sessions may go, as one node sees it.
+
+    Attributes:
+        ready: base URLs of the instances that are ready, in the order in which to try them.
+        startable: how many further instances will be there if somebody waits for them.
+    """
+
+    ready: tuple[str, ...] = ()
+    startable: int = 0
+
+    def any(self) -> bool:
+        """Whether there is an instance, or will be one if somebody waits."""
+        return bool(self.ready or self.startable)
 
 
 class SessionFilter(msgspec.Struct, frozen=True):
@@ -58,12 +73,12 @@ class Store(Protocol):
     """
 
     async def reserve(
-        self, session: Session, agent: Agent, ready: Sequence[str], now: float
+        self, session: Session, agent: Agent, places: Places, now: float
     ) -> Reservation:
         """Add a reserved session if there is a place that is neither taken nor promised.
 
-        Places are those of the `ready` instances. FULL rather than NONE_READY when none is
-        ready but one holds a session.
+        FULL rather than NONE_READY when no instance is ready or startable, but one holds a
+        session.
         """
 
     async def admit(
@@ -75,9 +90,7 @@ class Store(Protocol):
         under a lapsed claim counts as reserved. Only ADMITTED leaves a trace.
         """
 
-    async def lease(
-        self, session_id: str, agent: Agent, ready: Sequence[str], now: float
-    ) -> str | None:
+    async def lease(self, session_id: str, agent: Agent, places: Places, now: float) -> str | None:
         """Give the first ready instance with room to the session, or None.
 
         Places held by other sessions' reservations are not given away, and an instance
@@ -127,23 +140,41 @@ class InstancePool(Protocol):
     async def wait_known(self) -> None:
         """Return once every instance has been looked at, bounded."""
 
-    def ready(self, agent: Agent) -> list[str]:
-        """Instances that are ready, in the order in which to try them."""
+    def places(self, agent: Agent) -> Places:
+        """What is ready now and what could be."""
+
+    def want(self, agent: Agent, waiting: int) -> None:
+        """So many callers wait for a place now."""
 
     async def wait_change(self, agent: Agent) -> None:
         """Return when an instance may have become free or ready."""
 
-    def taken(self, instance: str) -> None:
+    def taken(self, instance: str, session_id: str) -> None:
         """A session has been placed there: it is the most recently used."""
 
     def failed(self, instance: str, reason: str) -> None:
         """A connection failed: not ready until a probe says otherwise."""
 
-    async def wait_settled(self, agent: Agent, instance: str) -> None:
-        """Return when an instance whose session has ended may be given out again."""
+    async def wait_settled(
+        self, agent: Agent, instance: str, session_id: str, *, deaf: bool
+    ) -> None:
+        """Return when an instance may be given out again whose session has ended.
 
-    def freed(self) -> None:
-        """A lease was dropped: wake those who wait for a change."""
+        Args:
+            deaf: its bot may not have heard of the end and be at work still.
+        """
+
+    async def has_failed(self, instance: str) -> bool:
+        """Whether an instance that has just closed a connection has died of a failure.
+
+        Answers in a moment, since a tunnel waits for it.
+        """
+
+    def freed(self, instance: str, session_id: str) -> None:
+        """The session's lease on it was dropped: wake those who wait for a change."""
+
+    def reconciled(self) -> None:
+        """Every session that an earlier control process placed has been named to `taken`."""
 
     def statistics(self) -> dict[str, dict[str, str]]:
         """Per agent and instance: "ready" or why not."""

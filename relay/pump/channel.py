@@ -7,7 +7,8 @@ state on either side (unix(7)). Messages are msgpack; the type is a tag.
 Direction    messages
 to a pump    Adopt (with two descriptors: client, bot), Hold (with one: bot), End, EndAll,
              Recorded, Ask, Quit
-to control   Live (one per tunnel), Finished (until Recorded), Ready (after the others)
+to control   Live (one per tunnel), Finished (until Recorded), Ready (after the others),
+             BotEnded (answered by an End)
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ __all__ = [
     "MAX_NAME",
     "Adopt",
     "Ask",
+    "BotEnded",
     "End",
     "EndAll",
     "Figures",
@@ -82,6 +84,7 @@ class Adopt(msgspec.Struct, frozen=True, tag=True):
         max_message: longest message in bytes, 0 for no limit.
         max_seconds: longest life of the tunnel, 0 for no limit.
         close_timeout: seconds that a Close waits for its answer.
+        watched: the control process sees how the bot's process ends (see BotEnded).
     """
 
     tunnel: Name
@@ -93,6 +96,7 @@ class Adopt(msgspec.Struct, frozen=True, tag=True):
     max_message: int = 0
     max_seconds: float = 0.0
     close_timeout: float = 5.0
+    watched: bool = False
 
 
 class Hold(msgspec.Struct, frozen=True, tag=True):
@@ -111,7 +115,7 @@ class End(msgspec.Struct, frozen=True, tag=True):
     """End one tunnel with a Close, for the reason given."""
 
     tunnel: str
-    why: Literal["stop", "drain"]
+    why: Literal["stop", "drain", "bot ended", "bot lost"]
 
 
 class EndAll(msgspec.Struct, frozen=True, tag=True):
@@ -161,8 +165,18 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     lost: int = 0
 
 
+class BotEnded(msgspec.Struct, frozen=True, tag=True):
+    """A watched bot closed its connection without a Close. Has its process failed?
+
+    The tunnel waits a moment for an End that tells, "bot ended" or "bot lost".
+    """
+
+    tunnel: str
+    session: str
+
+
 ToPump = Adopt | Hold | End | EndAll | Recorded | Ask | Quit
-ToControl = Live | Finished | Ready
+ToControl = Live | Finished | Ready | BotEnded
 
 _encoder = msgspec.msgpack.Encoder()
 _to_pump = msgspec.msgpack.Decoder(ToPump)

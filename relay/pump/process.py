@@ -39,6 +39,13 @@ TURN_TIMEOUT = 1.0
 # Messages taken from the control process in one turn, so that a burst of new calls
 # cannot hold up those that run.
 MAX_COMMANDS = 16
+# What the control process orders, as an event of the tunnel.
+ORDERS = {
+    "stop": Event.STOP,
+    "drain": Event.DRAIN,
+    "bot ended": Event.UPSTREAM_EOF,
+    "bot lost": Event.UPSTREAM_LOST,
+}
 
 
 def spool_path(runtime_dir: Path, index: int) -> Path:
@@ -140,6 +147,7 @@ class PumpProcess:
     def _collect(self) -> None:
         for report in (*self.pump.take_reports(), *self.holds.take_reports()):
             self._keep(report)
+        self._outbox.extend(self.pump.take_questions())
         if self._outbox and not self._wants_write:
             self._send()
 
@@ -202,7 +210,7 @@ class PumpProcess:
         for fd in fds:
             os.close(fd)
         if isinstance(message, channel.End):
-            event = Event.STOP if message.why == "stop" else Event.DRAIN
+            event = ORDERS[message.why]
             self.pump.end(message.tunnel, event)
             self.holds.end(message.tunnel, ENDINGS[event].cause)
         elif isinstance(message, channel.EndAll):

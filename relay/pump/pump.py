@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 from relay.protocol.lifecycle import Event
-from relay.pump.channel import Adopt, Finished, Live
+from relay.pump.channel import Adopt, BotEnded, Finished, Live
 from relay.pump.transfer import READ_SIZE, End, interest
 from relay.pump.tunnel import Tunnel
 
@@ -28,6 +28,7 @@ MAX_EVENTS = 256
 SWEEP_CLOSING = 0.25
 SWEEP_ALL = 1.0
 
+ANSWERS = (Event.UPSTREAM_EOF, Event.UPSTREAM_LOST)
 READABLE = ~select.EPOLLOUT  # IN, HUP and ERR all mean: a read will tell
 
 
@@ -47,6 +48,7 @@ class Pump:
         self._view = memoryview(self._scratch)
         self._released: list[End] = []
         self._reports: deque[Finished] = deque()
+        self.questions: list[BotEnded] = []
         self._next_sweep = self._next_full_sweep = 0.0
         self.tunnels: dict[str, Tunnel] = {}
         self.closing: dict[str, Tunnel] = {}
@@ -73,7 +75,8 @@ class Pump:
         found = self.tunnels.get(tunnel)
         if found is not None:
             now = self._clock()
-            self._guard(found, partial(found.apply, event), now)
+            act = found.answer if event in ANSWERS else found.apply
+            self._guard(found, partial(act, event), now)
             self._close_released()
 
     def fileno(self) -> int:
@@ -138,6 +141,11 @@ class Pump:
         """Reports of tunnels that ended since the last call."""
         taken = list(self._reports)
         self._reports.clear()
+        return taken
+
+    def take_questions(self) -> list[BotEnded]:
+        """What the control process is to say since the last call."""
+        taken, self.questions = self.questions, []
         return taken
 
     def close(self) -> None:

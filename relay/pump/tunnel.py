@@ -24,7 +24,7 @@ from relay.protocol.lifecycle import (
     may_shut,
     step,
 )
-from relay.pump.channel import Adopt, Figures, Finished
+from relay.pump.channel import Adopt, BotEnded, Figures, Finished
 from relay.pump.transfer import End, Transfer
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 # How long a Close waits for the rest of a frame before the sink is aborted. A media
 # stream ends a frame every 20 to 100 ms; a frame that takes longer has stalled.
 BOUNDARY_TIMEOUT = 1.0
+# How long a tunnel waits to be told how its bot's process ended. The control process
+# answers within a tenth of a second; without one the bot is taken to have finished.
+ANSWER_TIMEOUT = 0.25
 # The cause of a tunnel that ended in a way that is in no table.
 LOST = "lost"
 
@@ -42,6 +45,7 @@ class Tunnel:
 
     __slots__ = (
         "adopt",
+        "asking",
         "closing_since",
         "deadline",
         "downstream",
@@ -69,6 +73,7 @@ class Tunnel:
         self.deadline = now + adopt.max_seconds if adopt.max_seconds else float("inf")
         self.closing_since = 0.0
         self.retired = False
+        self.asking = False
         self.downstream = End(downstream, Side.DOWNSTREAM, self)
         self.upstream = End(upstream, Side.UPSTREAM, self)
         limit = adopt.max_message
@@ -105,7 +110,25 @@ class Tunnel:
         """The source sent FIN; inside a frame this is a loss like a reset."""
         side = transfer.source.side
         whole = transfer.tracker.at_boundary
-        self.apply(Event((side, Kind.EOF if whole else Kind.LOST)), now)
+        if whole and side is Side.UPSTREAM and self.adopt.watched and self.state.ending is None:
+            self._ask(transfer, now)
+        else:
+            self.apply(Event((side, Kind.EOF if whole else Kind.LOST)), now)
+
+    def _ask(self, transfer: Transfer, now: float) -> None:
+        """The bot has gone without a Close: let the control process say whether it has failed."""
+        self.asking = True
+        transfer.eof = True
+        self.closing_since = now
+        self.pump.closing[self.adopt.tunnel] = self
+        self.pump.questions.append(BotEnded(self.adopt.tunnel, self.adopt.session))
+        self.update_interest()
+
+    def answer(self, event: Event, now: float) -> None:
+        """The bot that closed its connection has finished (UPSTREAM_EOF) or failed (_LOST)."""
+        if self.asking:
+            self.asking = False
+            self.apply(event, now)
 
     def lost(self, end: End, now: float) -> None:
         """A read failed at `end`."""
@@ -149,6 +172,10 @@ class Tunnel:
         """Move the lifecycle by `event` and carry out what the new state asks for."""
         if self.retired:
             return
+        if self.asking:
+            if event is Event.UPSTREAM_LOST:
+                return  # a failed write tells nothing new: the bot is known to be gone
+            self.answer(Event.UPSTREAM_EOF, now)
         if self.state.ending is None:
             self.closing_since = now
             self.pump.closing[self.adopt.tunnel] = self
@@ -213,7 +240,10 @@ class Tunnel:
     def check_deadlines(self, now: float) -> None:
         """Give up waiting for a boundary, then for the closing handshake."""
         waited = now - self.closing_since
-        if waited >= self.adopt.close_timeout:
+        if self.asking:
+            if waited >= ANSWER_TIMEOUT:
+                self.answer(Event.UPSTREAM_EOF, now)
+        elif waited >= self.adopt.close_timeout:
             for end in (self.downstream, self.upstream):
                 if not end.incoming.eof:
                     self.pump.release(end, reset=True)

@@ -119,7 +119,7 @@ class Service(AgentHandler):
         )
         _, count = await front.store.find(active)
         # Bots may say that they are not ready while they hold a session: they work.
-        ready = bool(front.pool.ready(agent)) or count > 0
+        ready = front.pool.places(agent).any() or count > 0
         status = records.service_status(
             agent, ready=ready, available=ready and not front.draining, active=count
         )

@@ -22,7 +22,7 @@ from relay.errors import ConfigError, Refusal
 from relay.policy.interfaces import Log
 from relay.policy.sessions import SessionEnd
 from relay.pump import channel
-from relay.pump.channel import Adopt, Finished, Hold, Live
+from relay.pump.channel import Adopt, BotEnded, Finished, Hold, Live
 from relay.server.sessions import SessionKeeper
 
 # A pump takes a message in microseconds; one that does not for so long is stuck.
@@ -88,6 +88,7 @@ class Pumps:
         self._starting: set[int] = set()
         self._keepers = 0
         self._quitting = trio.Event()
+        self._questions: trio.Nursery
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Connect to every pump, reconcile, then serve until they have quit.
@@ -96,6 +97,7 @@ class Pumps:
             ConfigError: a pump can't be started or reached at the first try.
         """
         async with trio.open_nursery() as nursery:
+            self._questions = nursery
             await self._record_spooled()
             self._starting = set(range(self._count)) | self._source.living()
             for index in sorted(self._starting):
@@ -267,6 +269,8 @@ class Pumps:
     async def _take(self, link: Link, message: channel.ToControl) -> None:
         if isinstance(message, Live):
             link.sessions.add(message.session)
+        elif isinstance(message, BotEnded):
+            self._questions.start_soon(self._answer, link, message)
         elif isinstance(message, Finished):
             await self._keeper.tunnel_ended(message)
             # Only now: whoever waits for the last tunnel waits for its record too.
@@ -276,6 +280,11 @@ class Pumps:
             if message.lost:
                 self._log.warning("reports_lost", pump=link.index, count=message.lost)
             await self._begin(link)
+
+    async def _answer(self, link: Link, question: BotEnded) -> None:
+        failed = await self._keeper.bot_failed(question.session)
+        why: Literal["bot lost", "bot ended"] = "bot lost" if failed else "bot ended"
+        await self._send(link, channel.End(question.tunnel, why))
 
     async def _begin(self, link: Link) -> None:
         """The link has told what its pump knows; what it did not name is gone."""

@@ -25,6 +25,7 @@ from relay.policy.sessions import Session, SessionEnd, SessionState
 from relay.policy.tokens import TOKEN_TTL
 from relay.pump.channel import Finished
 from relay.server.callers import Caller, session_over, token_used
+from relay.server.placement import Placement
 
 T = TypeVar("T")
 
@@ -63,9 +64,7 @@ class SessionKeeper:
         self._nursery = nursery
         self._callers: dict[str, Caller] = {}
         self._waiting: Counter[str] = Counter()
-        # One line for callers with a reservation and one for those without: who was
-        # promised a place must not stand behind somebody who was not.
-        self._lines: dict[tuple[str, bool], trio.Lock] = {}
+        self._placement = Placement(store, pool, now)
 
     async def reserve(self, agent: Agent, session_id: str, transport: str) -> Session:
         """A reserved session for /start.
@@ -76,7 +75,7 @@ class SessionKeeper:
         await self._pool.wait_known()
         now = self._now()
         session = self._new(agent, session_id, transport, now, expires=now + TOKEN_TTL)
-        held = await self._store.reserve(session, agent, self._pool.ready(agent), now)
+        held = await self._store.reserve(session, agent, self._pool.places(agent), now)
         if held is Reservation.NONE_READY:
             raise not_ready()
         if held is Reservation.FULL:
@@ -141,45 +140,8 @@ class SessionKeeper:
         return session
 
     async def place(self, caller: Caller) -> str:
-        """Wait, first come first served, for an instance and lease it.
-
-        The caller bounds the time. One that is cancelled has left the line, and holds
-        what was leased to it until `give_back`.
-        """
-        await self._free_missed(caller)
-        agent = caller.agent.name
-        crowd = any(line.locked() for (name, _), line in self._lines.items() if name == agent)
-        if not crowd and await self._try(caller):
-            assert caller.instance is not None
-            return caller.instance
-        stored = await self._store.get(caller.session.id)
-        promised = stored is not None and stored.reserved_until > self._now()
-        line = self._lines.setdefault((agent, promised), trio.Lock())
-        async with line:
-            while not await self._try(caller):
-                await self._pool.wait_change(caller.agent)
-        assert caller.instance is not None
-        return caller.instance
-
-    async def _free_missed(self, caller: Caller) -> None:
-        """Nothing has reached a bot there, so there is nothing to settle."""
-        missed = caller.missed
-        if missed is not None:
-            await self._store.free(caller.session.id, missed)
-            caller.missed = None
-            self._pool.freed()
-
-    async def _try(self, caller: Caller) -> bool:
-        ready = self._pool.ready(caller.agent)
-        with trio.CancelScope(shield=True):
-            # Shielded: a lease that was given must be known here, to be let go again.
-            caller.instance = await self._store.lease(
-                caller.session.id, caller.agent, ready, self._now()
-            )
-        if caller.instance is None:
-            return False
-        self._pool.taken(caller.instance)
-        return True
+        """Wait, first come first served, for an instance and lease it; see `Placement`."""
+        return await self._placement.place(caller)
 
     async def activate(self, caller: Caller) -> None:
         """The bot has answered: the token is spent, the session active.
@@ -240,6 +202,16 @@ class SessionKeeper:
         )
         await self.end(report.session, end)
 
+    async def bot_failed(self, session_id: str) -> bool:
+        """Whether the bot, which has closed its connection, has died of a failure."""
+        try:
+            session = await self._store.get(session_id)
+        except StoreError:
+            return False
+        if session is None or session.instance is None:
+            return False
+        return await self._pool.has_failed(session.instance)
+
     async def end(self, session_id: str, end: SessionEnd) -> None:
         """End a session for whatever cause; its instance is let go when it has settled."""
         session = await self._insist(partial(self._record_end, session_id, end))
@@ -247,8 +219,7 @@ class SessionKeeper:
             agent = self._catalog.agents.get(session.agent)
             # Whether a bot that was started over HTTP has heard of its end is not known.
             deaf = session.transport != "websocket" and end.cause not in BOT_ENDED
-            rest = agent.stopping_time if deaf and agent is not None else 0.0
-            self._nursery.start_soon(self._settle, agent, session.instance, session_id, rest)
+            self._nursery.start_soon(self._settle, agent, session.instance, session_id, deaf)
 
     async def _record_end(self, session_id: str, end: SessionEnd) -> Session | None:
         session = await self._store.end(session_id, end, self._now())
@@ -257,14 +228,13 @@ class SessionKeeper:
         return session
 
     async def _settle(
-        self, agent: Agent | None, instance: str, session_id: str, rest: float = 0.0
+        self, agent: Agent | None, instance: str, session_id: str, deaf: bool = False
     ) -> None:
         """Free an instance when it has settled; one that nobody may use any more at once."""
-        await trio.sleep(rest)
         if agent is not None:
-            await self._pool.wait_settled(agent, instance)
+            await self._pool.wait_settled(agent, instance, session_id, deaf=deaf)
         await self._insist(partial(self._store.free, session_id, instance))
-        self._pool.freed()
+        self._pool.freed(instance, session_id)
 
     async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do something that must not be lost, however long the store is away."""
@@ -304,6 +274,10 @@ class SessionKeeper:
         Sessions that an earlier control process was attaching go back to their callers;
         active ones without a tunnel have been lost; leases of neither are let go.
         """
+        leases = await self._store.leases()
+        for session_id, instance in leases:
+            self._pool.taken(instance, session_id)
+        settling = set()
         for session in await self._store.mine():
             if session.id in live or session.id in self._callers:
                 continue
@@ -311,13 +285,16 @@ class SessionKeeper:
                 await self._store.give_back(session.id, None, self._now())
             else:
                 await self.end(session.id, SessionEnd("lost"))
-        for session_id, instance in await self._store.leases():
+                settling.add((session.id, session.instance))
+        for session_id, instance in leases:
             held = await self._store.get(session_id)
             in_use = session_id in live or session_id in self._callers
             if in_use and held is not None and held.instance == instance:
                 continue
-            agent = self._catalog.agents.get(held.agent) if held is not None else None
-            self._nursery.start_soon(self._settle, agent, instance, session_id)
+            if (session_id, instance) not in settling:
+                agent = self._catalog.agents.get(held.agent) if held is not None else None
+                self._nursery.start_soon(self._settle, agent, instance, session_id)
+        self._pool.reconciled()
 
     async def sweep(self) -> None:
         """End reservations that nobody claimed, forget what is old."""

@@ -6,6 +6,8 @@ __all__ = ["Preflight", "StartSession", "no_session", "public_agent", "stop_sess
 
 import secrets
 
+import msgspec
+
 from relay.errors import Refusal
 from relay.policy.admission import StartRequest, agent_for_key, parse_start
 from relay.policy.catalog import Agent
@@ -15,6 +17,8 @@ from relay.server.exchange import Exchange, Front
 from relay.server.http_start import start_over_http
 from relay.server.replies import json_body, preflight
 
+# Tokens and ICE credentials are for one caller.
+NO_STORE = [(b"cache-control", b"no-store")]
 NONCE_BYTES = 12  # 96 bits: no two tokens of five minutes share one
 
 
@@ -54,7 +58,11 @@ class StartSession:
         assert start is not None
         assert exchange.session_id is not None
         if start.over_http:
-            await exchange.reply(200, json_body({"sessionId": exchange.session_id}))
+            started: dict[str, object] = {"sessionId": exchange.session_id}
+            if start.wants_ice and agent.ice_servers:
+                # Where the client's WebRTC finds its way; bots have their own settings.
+                started["iceConfig"] = {"iceServers": msgspec.to_builtins(agent.ice_servers)}
+            await exchange.reply(200, json_body(started), NO_STORE)
             return
         front = exchange.front
         claims = Claims(
@@ -71,7 +79,7 @@ class StartSession:
         }
         if start.body is not None:
             answer["body"] = start.body
-        await exchange.reply(200, json_body(answer), [(b"cache-control", b"no-store")])
+        await exchange.reply(200, json_body(answer), NO_STORE)
 
 
 async def stop_session(front: Front, session_id: str) -> None:

@@ -153,7 +153,7 @@ class GenericWebSocket:
         # An instance that holds a call may well say that it is not ready for another.
         busy = SessionFilter(states=(SessionState.ACTIVE,), agent=agent.name, limit=1)
         _, calls = await front.store.find(busy)
-        if calls or front.pool.ready(agent):
+        if calls or front.pool.places(agent).ready:
             return at_capacity(RETRY_AFTER, status=503)
         reason = f"no instance of this agent became ready within {agent.attach_timeout:g} s"
         return _in_vain(reason, cause="no_instance_ready")
@@ -212,6 +212,7 @@ class GenericWebSocket:
             rsv=answer.rsv,
             max_seconds=self._agent.max_session_duration,
             close_timeout=front.limits.close_timeout,
+            watched=bool(self._agent.command),
         )
         try:
             await front.pumps.adopt(message, client.socket.fileno(), bot.stream.socket.fileno())

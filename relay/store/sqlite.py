@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from relay.policy.catalog import Agent
-from relay.policy.interfaces import Admission, Reservation, SessionFilter
+from relay.policy.interfaces import Admission, Places, Reservation, SessionFilter
 from relay.policy.sessions import Move, Session, SessionEnd, SessionState, move
 from relay.store.database import Database
 from relay.store.schema import BUSY_TIMEOUT, COLUMNS, session_of, values_of
@@ -67,13 +67,13 @@ class SQLiteStore:
         self._database.close()
 
     async def reserve(
-        self, session: Session, agent: Agent, ready: Sequence[str], now: float
+        self, session: Session, agent: Agent, places: Places, now: float
     ) -> Reservation:
         def step(db: sqlite3.Connection) -> Reservation:
             held = _held(db, agent)
-            if not held and not ready:
+            if not held and not places.any():
                 return Reservation.NONE_READY
-            if _room(held, agent, ready) <= _promised(db, agent, session.id, now):
+            if _room(held, agent, places) <= _promised(db, agent, session.id, now):
                 return Reservation.FULL
             db.execute(INSERT, values_of(session, SessionState.RESERVED))
             return Reservation.HELD
@@ -104,9 +104,7 @@ class SQLiteStore:
 
         return await self._run(step)
 
-    async def lease(
-        self, session_id: str, agent: Agent, ready: Sequence[str], now: float
-    ) -> str | None:
+    async def lease(self, session_id: str, agent: Agent, places: Places, now: float) -> str | None:
         def step(db: sqlite3.Connection) -> str | None:
             row = db.execute(
                 "SELECT reserved_until > ? FROM sessions WHERE id = ? AND state = 'waiting'",
@@ -115,11 +113,11 @@ class SQLiteStore:
             if row is None:
                 return None
             held = _held(db, agent)
-            if not row[0] and _room(held, agent, ready) <= _promised(db, agent, session_id, now):
+            if not row[0] and _room(held, agent, places) <= _promised(db, agent, session_id, now):
                 return None
             own = {url for (url,) in db.execute(OWN_LEASES, (session_id,))}
             most = agent.sessions_per_instance
-            free = (url for url in ready if held.get(url, 0) < most and url not in own)
+            free = (url for url in places.ready if held.get(url, 0) < most and url not in own)
             instance = next(free, None)
             if instance is not None:
                 lease = (session_id, instance, agent.name, self._node)
@@ -257,9 +255,10 @@ def _held(db: sqlite3.Connection, agent: Agent) -> dict[str, int]:
     return dict(db.execute(HELD, (agent.name,)).fetchall())
 
 
-def _room(held: dict[str, int], agent: Agent, ready: Sequence[str]) -> int:
-    """How many sessions the ready instances can still take."""
-    return sum(max(0, agent.sessions_per_instance - held.get(url, 0)) for url in ready)
+def _room(held: dict[str, int], agent: Agent, places: Places) -> int:
+    """How many sessions the instances that are ready, or can be, can still take."""
+    most = agent.sessions_per_instance
+    return places.startable * most + sum(max(0, most - held.get(url, 0)) for url in places.ready)
 
 
 def _promised(db: sqlite3.Connection, agent: Agent, session_id: str, now: float) -> int:

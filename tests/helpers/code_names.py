@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 # Helpers that hand a status or a cause on to other helpers; more would be hard to read.
 DEPTH = 3
 # The files that name what is in the runtime directory.
-RUNTIME_CODE = ("relay/pump_processes.py", "relay/pump/process.py")
+RUNTIME_CODE = ("relay/daemon.py", "relay/pump_processes.py", "relay/pump/process.py")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -13,7 +13,7 @@ import trio
 
 from relay.errors import Refusal, StoreError
 from relay.policy.catalog import Agent, Catalog, Limits, Organization
-from relay.policy.interfaces import Store
+from relay.policy.interfaces import Places, Store
 from relay.policy.sessions import Session, SessionState
 from relay.server.callers import Caller
 from relay.server.sessions import SessionKeeper
@@ -34,33 +34,47 @@ class Pool:
         self.used: list[str] = []
         self.settling: list[str] = []
         self.frees = 0
+        self.wanted = 0
+        self.dead: set[str] = set()
+        self.is_reconciled = False
         self.may_settle = trio.Event()
         self.changed = trio.Event()
 
     async def wait_known(self) -> None:
         await trio.lowlevel.checkpoint()
 
-    def ready(self, agent: Agent) -> list[str]:
-        return list(self.ready_now)
+    def places(self, agent: Agent) -> Places:
+        return Places(tuple(self.ready_now))
+
+    def want(self, agent: Agent, waiting: int) -> None:
+        self.wanted = waiting
 
     async def wait_change(self, agent: Agent) -> None:
         with trio.move_on_after(0.02):  # a wake-up between a look and this wait is not lost
             await self.changed.wait()
 
-    def taken(self, instance: str) -> None:
+    def taken(self, instance: str, session_id: str) -> None:
         self.used.append(instance)
 
     def failed(self, instance: str, reason: str) -> None:
         self.ready_now.remove(instance)
 
-    async def wait_settled(self, agent: Agent, instance: str) -> None:
+    async def wait_settled(
+        self, agent: Agent, instance: str, session_id: str, *, deaf: bool
+    ) -> None:
         self.settling.append(instance)
         await self.may_settle.wait()
 
-    def freed(self) -> None:
+    async def has_failed(self, instance: str) -> bool:
+        return instance in self.dead
+
+    def freed(self, instance: str, session_id: str) -> None:
         self.frees += 1
         self.changed.set()
         self.changed = trio.Event()
+
+    def reconciled(self) -> None:
+        self.is_reconciled = True
 
     def statistics(self) -> dict[str, dict[str, str]]:
         return {}
@@ -205,7 +219,7 @@ class Line:
         self.desk.nursery.start_soon(self._wait, caller)
 
         async def stands() -> bool:
-            lines = self.desk.keeper._lines.values()
+            lines = self.desk.keeper._placement._lines.values()
             return len(self.placed) + sum(_standing(line) for line in lines) == self.joined
 
         self.joined += 1

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
 from relay.policy.catalog import Agent
-from relay.policy.interfaces import Admission, Reservation, SessionFilter
+from relay.policy.interfaces import Admission, Places, Reservation, SessionFilter
 from relay.policy.sessions import Session, SessionEnd, SessionState
 
 RESERVED, WAITING, ACTIVE, ENDED = SessionState
@@ -58,11 +57,11 @@ class ModelStore:
     # The store.
 
     def reserve(
-        self, node: str, session: Session, agent: Agent, ready: Sequence[str], now: float
+        self, node: str, session: Session, agent: Agent, places: Places, now: float
     ) -> Reservation:
-        if not ready and not any(name == agent.name for name, _ in self.held.values()):
+        if not places.any() and not any(name == agent.name for name, _ in self.held.values()):
             return Reservation.NONE_READY
-        if self._spare(session.id, agent, ready, now) <= 0:
+        if self._spare(session.id, agent, places, now) <= 0:
             return Reservation.FULL
         self.sessions[session.id] = session
         return Reservation.HELD
@@ -86,15 +85,13 @@ class ModelStore:
         )
         return Admission.ADMITTED
 
-    def lease(
-        self, node: str, name: str, agent: Agent, ready: Sequence[str], now: float
-    ) -> str | None:
+    def lease(self, node: str, name: str, agent: Agent, places: Places, now: float) -> str | None:
         session = self.sessions.get(name)
         if session is None or session.state is not WAITING:
             return None
-        if session.reserved_until <= now and self._spare(name, agent, ready, now) <= 0:
+        if session.reserved_until <= now and self._spare(name, agent, places, now) <= 0:
             return None
-        for url in ready:
+        for url in places.ready:
             if self._room(agent, url) > 0 and (name, url) not in self.held:
                 self.held[name, url] = (agent.name, node)
                 self.sessions[name] = replace(session, instance=url)
@@ -189,7 +186,7 @@ class ModelStore:
     def _room(self, agent: Agent, url: str) -> int:
         return agent.sessions_per_instance - sum(instance == url for _, instance in self.held)
 
-    def _spare(self, name: str, agent: Agent, ready: Sequence[str], now: float) -> int:
+    def _spare(self, name: str, agent: Agent, places: Places, now: float) -> int:
         """Places that are neither taken nor promised to others."""
         placed = {lease[0] for lease in self.held}
         promised = [
@@ -200,4 +197,5 @@ class ModelStore:
             and session.reserved_until > now
             and session.id not in placed | {name}
         ]
-        return sum(self._room(agent, url) for url in ready) - len(promised)
+        later = places.startable * agent.sessions_per_instance
+        return later + sum(self._room(agent, url) for url in places.ready) - len(promised)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from relay.policy.catalog import Agent
-from relay.policy.interfaces import Admission, SessionFilter
+from relay.policy.interfaces import Admission, Places, SessionFilter
 from relay.policy.sessions import Session, SessionEnd, SessionState
 from relay.store.sqlite import SQLiteStore
 from tests.helpers.store_model import ModelStore
@@ -38,6 +38,7 @@ sessions = st.integers(0, 3).map(lambda n: (f"s{n}", AGENTS[n % 2]))
 nodes = st.sampled_from(NODES)
 tokens = st.integers(0, 1)
 orders = st.sampled_from([[0, 1], [1, 0], [0], [1], []])
+startable = st.integers(0, 2)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -84,17 +85,18 @@ class StoreMachine(RuleBasedStateMachine):
     def begin(self, ready: bool) -> None:
         self.always_ready = ready
 
-    def ready(self, agent: Agent, order: list[int]) -> list[str]:
-        """The ready instances: all in some runs, so that promises can be kept; else any."""
-        indexes = sorted({0, 1}, key=lambda n: n not in order) if self.always_ready else order
-        return [agent.instances[n] for n in indexes]
+    def places(self, agent: Agent, order: list[int], startable: int) -> Places:
+        """In some runs both instances are ready, so that promises can be kept; else any."""
+        if self.always_ready:
+            order, startable = sorted({0, 1}, key=lambda n: n not in order), 0
+        return Places(tuple(agent.instances[n] for n in order), startable)
 
-    @rule(node=nodes, which=sessions, order=orders)
-    def reserve(self, node: str, which: tuple[str, Agent], order: list[int]) -> None:
+    @rule(node=nodes, which=sessions, order=orders, later=startable)
+    def reserve(self, node: str, which: tuple[str, Agent], order: list[int], later: int) -> None:
         name, agent = which
         if name not in self.model.sessions:
             session = self.session(name, agent, self.now + RESERVED_FOR)
-            self.call(node, "reserve", session, agent, self.ready(agent, order), self.now)
+            self.call(node, "reserve", session, agent, self.places(agent, order, later), self.now)
 
     @rule(node=nodes, which=sessions, token=tokens)
     def admit(self, node: str, which: tuple[str, Agent], token: int) -> None:
@@ -108,12 +110,12 @@ class StoreMachine(RuleBasedStateMachine):
             assert nonce not in self.model.spent
             self.used[nonce] += 1
 
-    @rule(node=nodes, which=sessions, order=orders)
-    def lease(self, node: str, which: tuple[str, Agent], order: list[int]) -> None:
+    @rule(node=nodes, which=sessions, order=orders, later=startable)
+    def lease(self, node: str, which: tuple[str, Agent], order: list[int], later: int) -> None:
         name, agent = which
         promised = self.model.is_promised(name, self.now)
-        ready = self.ready(agent, order)
-        answer = self.call(node, "lease", name, agent, ready, self.now)
+        places = self.places(agent, order, later)
+        answer = self.call(node, "lease", name, agent, places, self.now)
         if promised and self.always_ready:
             assert answer is not None
 

@@ -195,9 +195,7 @@ def test_tables_of_the_wrong_type_are_one_problem_each(file: ConfigFile) -> None
 @pytest.mark.parametrize(
     ("lines", "where", "expected"),
     [
-        ("command = ['x']", "command", "not available in this version; start the bots yourself"),
         ("min_agents = 1\ninstances = ['http://h:1']", "min_agents", "not available in this ver"),
-        ("max_agents = 1\ninstances = ['http://h:1']", "max_agents", "not available in this ver"),
         ("relay = 'frames'\ninstances = ['http://h:1']", "relay", '"frames" is not available in'),
         ("relay = 'x'\ninstances = ['http://h:1']", "relay", 'found "x" (a string), expected "tun'),
         ("", "instances", "no bot given, expected a list such as"),
@@ -237,12 +235,6 @@ def test_instances_refuse_other_forms(file: ConfigFile, url: str, expected: str)
     assert line.startswith("agents.bot.instances[0]: ")
     assert expected in line
     assert "hunter2" not in line
-
-
-def test_instances_and_command_exclude_each_other(file: ConfigFile) -> None:
-    lines = file.problems(agent("command = ['x']\ninstances = ['http://h:1']"))
-    assert len(lines) == 2
-    assert lines[1].startswith("agents.bot.instances: given together with command")
 
 
 def test_a_bot_belongs_to_one_agent(file: ConfigFile) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from relay.config import Bind, effective, load
+from relay.config.agents import OF_COMMAND
 from relay.config.reading import key_types
 from relay.config.tables import (
     AgentTable,
+    IceServerTable,
     LimitsTable,
     OrganizationTable,
     ServerTable,
@@ -168,7 +171,9 @@ def test_effective_shows_every_setting_and_no_secret(file: ConfigFile) -> None:
     text = "[server]\nadmin_token = 'the-token-of-admins'\nbind = '127.0.0.1:0'\n" + SMALLEST
     config = file.load(text)
     shown = effective(config)
-    for name in (*Limits.__struct_fields__, *Agent.__struct_fields__[1:]):
+    of_command = {"command", *OF_COMMAND}  # tests/unit/config/test_command.py
+    of_agent = [name for name in Agent.__struct_fields__[1:] if name not in of_command]
+    for name in (*Limits.__struct_fields__, *of_agent):
         assert re.search(f"^{name} = ", shown, re.MULTILINE)
     assert 'public_keys = ["pk_pu…"]' in shown
     assert 'token_keys = [{ id = "2026-11", secret = (32 bytes) }]' in shown
@@ -180,13 +185,14 @@ def test_effective_shows_every_setting_and_no_secret(file: ConfigFile) -> None:
 
 # The page
 
-TABLES = {
+TABLES: dict[str, type[msgspec.Struct]] = {
     "[server]": ServerTable,
     "[limits]": LimitsTable,
     "[store]": StoreTable,
     "[organizations.NAME]": OrganizationTable,
     "token_keys": TokenKeyTable,
     "[agents.NAME]": AgentTable,
+    "ice_servers": IceServerTable,
 }
 
 
@@ -210,6 +216,10 @@ def test_the_page_lists_the_keys_of_the_code_with_their_defaults() -> None:
         for section, table in TABLES.items()
         for name in key_types(table)
     }
+    # What only bots with a command have is None where it is not given.
+    for name in set(OF_COMMAND) - {"cwd", "env"}:
+        code["[agents.NAME]", name] = getattr(Agent("", ""), name)
+    code["ice_servers", "urls"] = None  # must be given, though its default is an empty list
     assert page.keys() == code.keys()
     for key, default in code.items():
         words = (

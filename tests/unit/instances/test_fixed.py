@@ -56,20 +56,20 @@ async def test_ready_ones_least_recently_used_first(
 ) -> None:
     bots.says[B] = "answered 503"
     pool = await running(nursery)
-    assert pool.ready(BOT) == [A, C]
-    pool.taken(A)
-    assert pool.ready(BOT) == [C, A]
-    pool.taken(C)
-    assert pool.ready(BOT) == [A, C]
+    assert pool.places(BOT).ready == (A, C)
+    pool.taken(A, "s")
+    assert pool.places(BOT).ready == (C, A)
+    pool.taken(C, "s")
+    assert pool.places(BOT).ready == (A, C)
     bots.says[B] = READY
     await trio.sleep(PROBE_UNREADY * 2)
-    assert pool.ready(BOT) == [B, A, C]
+    assert pool.places(BOT).ready == (B, A, C)
     assert pool.statistics() == {"bot": {A: READY, B: READY, C: READY}}
 
 
 async def test_before_the_first_look_nothing_is_ready(bots: Bots) -> None:
     pool = FixedInstances([BOT])
-    assert pool.ready(BOT) == []
+    assert pool.places(BOT).ready == ()
     assert pool.statistics() == {"bot": dict.fromkeys((A, B, C), "not probed yet")}
     assert not bots.probes
 
@@ -81,7 +81,7 @@ async def test_the_first_look_is_bounded(
     start = trio.current_time()
     pool = await running(nursery)
     assert trio.current_time() - start == pytest.approx(FIRST_LOOK)
-    assert pool.ready(BOT) == [A, B]
+    assert pool.places(BOT).ready == (A, B)
     bots.silent.clear()
 
 
@@ -104,13 +104,13 @@ async def test_a_failed_instance_is_looked_at_again_soon(
     await trio.sleep(1.0)
     before = bots.probes[B]
     pool.failed(B, "cannot connect")
-    assert pool.ready(BOT) == [A, C]
+    assert pool.places(BOT).ready == (A, C)
     assert pool.statistics()["bot"][B] == "cannot connect"
     await trio.sleep(PROBE_UNREADY / 2)
-    assert pool.ready(BOT) == [A, C]
+    assert pool.places(BOT).ready == (A, C)
     await trio.sleep(PROBE_UNREADY)
     assert bots.probes[B] == before + 1
-    assert B in pool.ready(BOT)
+    assert B in pool.places(BOT).ready
 
 
 async def test_only_a_ready_instance_of_ours_can_fail(bots: Bots) -> None:
@@ -148,7 +148,7 @@ async def test_a_change_wakes_who_waits_for_it(
                 cause()
         return trio.current_time() - start
 
-    assert await waited(pool.freed) == 0
+    assert await waited(lambda: pool.freed(A, "s")) == 0
     assert await waited(lambda: pool.failed(B, "cannot connect")) == 0
     assert await waited(None) <= LOOK_AGAIN
     await trio.sleep(1.1)  # between two probes of A
@@ -164,14 +164,14 @@ async def test_an_instance_of_one_session_settles_and_is_asked(
     pool = await running(nursery)
     bots.says[A] = "answered 503"
     start, before = trio.current_time(), bots.probes[A]
-    await pool.wait_settled(BOT, A)
+    await pool.wait_settled(BOT, A, "s", deaf=False)
     assert trio.current_time() - start == pytest.approx(BOT.settle_time)
     assert bots.probes[A] == before + 1
-    assert pool.ready(BOT) == [B, C]
+    assert pool.places(BOT).ready == (B, C)
     # and found ready as soon as it says so, not at the next leisurely probe
     bots.says[A] = READY
     await trio.sleep(PROBE_UNREADY * 1.5)
-    assert A in pool.ready(BOT)
+    assert A in pool.places(BOT).ready
 
 
 async def test_an_instance_of_many_sessions_only_settles(
@@ -180,7 +180,7 @@ async def test_an_instance_of_many_sessions_only_settles(
     many = Agent("many", "acme", (A,), sessions_per_instance=3, settle_time=1.5)
     pool = await running(nursery, many)
     start, before = trio.current_time(), bots.probes[A]
-    await pool.wait_settled(many, A)
+    await pool.wait_settled(many, A, "s", deaf=False)
     assert trio.current_time() - start == pytest.approx(1.5)
     assert bots.probes[A] == before
 
@@ -189,7 +189,7 @@ async def test_an_instance_that_left_the_list_only_settles(
     bots: Bots, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     pool = await running(nursery)
-    await pool.wait_settled(BOT, "http://127.0.0.1:9")
+    await pool.wait_settled(BOT, "http://127.0.0.1:9", "s", deaf=False)
     assert bots.probes["http://127.0.0.1:9"] == 0
 
 
@@ -198,6 +198,6 @@ async def test_agents_see_their_own_instances(
 ) -> None:
     one, two = Agent("one", "acme", (A, B)), Agent("two", "acme", (C,))
     pool = await running(nursery, one, two)
-    pool.taken(C)
-    assert (pool.ready(one), pool.ready(two)) == ([A, B], [C])
+    pool.taken(C, "s")
+    assert (pool.places(one).ready, pool.places(two).ready) == ((A, B), (C,))
     assert list(pool.statistics()) == ["one", "two"]

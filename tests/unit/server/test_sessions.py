@@ -141,7 +141,7 @@ async def test_a_promised_caller_waits_for_an_instance_that_comes_back(path: Pat
         await line.join(await admit(desk, "other"))
         await line.join(await admit(desk, name))
         desk.pool.ready_now.append(A)
-        desk.pool.freed()
+        desk.pool.freed(A, "s")
         await line.until_placed(name)
 
 
@@ -184,7 +184,7 @@ async def test_wherever_a_caller_is_cancelled_its_instance_comes_back(path: Path
                     await desk.keeper.place(caller)
             await desk.keeper.give_back(caller, END)
             await desk.until_free()
-        assert not any(line.locked() for line in desk.keeper._lines.values())
+        assert not any(line.locked() for line in desk.keeper._placement._lines.values())
 
 
 async def _cancel_after(scope: trio.CancelScope, checkpoints: int) -> None:

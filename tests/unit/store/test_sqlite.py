@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from relay.policy.interfaces import Admission, Reservation, SessionFilter
+from relay.policy.interfaces import Admission, Places, Reservation, SessionFilter
 from relay.policy.sessions import SessionEnd, SessionState
 from relay.store import sqlite
 from relay.store.sqlite import KEEP_ENDED, SQLiteStore
@@ -15,52 +15,52 @@ from tests.helpers.store import AGENT, LONG, NOW, A, B, direct, session, state_o
 
 
 async def test_reservations_are_held_until_all_places_are_promised(store: SQLiteStore) -> None:
-    assert await store.reserve(session("s0"), AGENT, [], NOW) is Reservation.NONE_READY
-    assert await store.reserve(session("s1"), AGENT, [A, B], NOW) is Reservation.HELD
-    assert await store.reserve(session("s2"), AGENT, [A, B], NOW) is Reservation.HELD
-    assert await store.reserve(session("s3"), AGENT, [A, B], NOW) is Reservation.FULL
+    assert await store.reserve(session("s0"), AGENT, Places(), NOW) is Reservation.NONE_READY
+    assert await store.reserve(session("s1"), AGENT, Places((A, B)), NOW) is Reservation.HELD
+    assert await store.reserve(session("s2"), AGENT, Places((A, B)), NOW) is Reservation.HELD
+    assert await store.reserve(session("s3"), AGENT, Places((A, B)), NOW) is Reservation.FULL
     assert await state_of(store, "s0") is None
     assert await state_of(store, "s3") is None
     # reservations lapse at their time, and the places are free for others
     later = NOW + 30
-    assert await store.reserve(session("s4"), AGENT, [A], later) is Reservation.HELD
+    assert await store.reserve(session("s4"), AGENT, Places((A,)), later) is Reservation.HELD
 
 
 async def test_full_is_told_from_not_ready(store: SQLiteStore) -> None:
     await waiting(store, "s1")
-    assert await store.lease("s1", AGENT, [A], NOW) == A
-    assert await store.reserve(session("s2"), AGENT, [], NOW) is Reservation.FULL
+    assert await store.lease("s1", AGENT, Places((A,)), NOW) == A
+    assert await store.reserve(session("s2"), AGENT, Places(), NOW) is Reservation.FULL
 
 
 async def test_room_on_an_instance_that_is_not_ready_is_no_place(store: SQLiteStore) -> None:
     several = msgspec.structs.replace(AGENT, sessions_per_instance=2)
     await waiting(store, "s1")
-    assert await store.lease("s1", several, [A], NOW) == A
-    assert await store.reserve(session("s2"), several, [], NOW) is Reservation.FULL
-    assert await store.reserve(session("s2"), several, [A], NOW) is Reservation.HELD
-    assert await store.reserve(session("s3"), several, [A], NOW) is Reservation.FULL
+    assert await store.lease("s1", several, Places((A,)), NOW) == A
+    assert await store.reserve(session("s2"), several, Places(), NOW) is Reservation.FULL
+    assert await store.reserve(session("s2"), several, Places((A,)), NOW) is Reservation.HELD
+    assert await store.reserve(session("s3"), several, Places((A,)), NOW) is Reservation.FULL
 
 
 async def test_a_reserved_place_is_kept_for_its_owner(store: SQLiteStore) -> None:
-    await store.reserve(session("owner"), AGENT, [A], NOW)
+    await store.reserve(session("owner"), AGENT, Places((A,)), NOW)
     await waiting(store, "other")
-    assert await store.lease("other", AGENT, [A], NOW) is None
+    assert await store.lease("other", AGENT, Places((A,)), NOW) is None
     assert await store.admit(direct("owner"), "n", NOW + 60, NOW + 29) is Admission.ADMITTED
     # it waits beyond its reservation: that lasts as long as the claim
-    assert await store.lease("other", AGENT, [A], NOW + 45) is None
-    assert await store.lease("owner", AGENT, [A], NOW + 45) == A
+    assert await store.lease("other", AGENT, Places((A,)), NOW + 45) is None
+    assert await store.lease("owner", AGENT, Places((A,)), NOW + 45) == A
 
 
 async def test_a_lapsed_reservation_takes_what_is_free(store: SQLiteStore) -> None:
-    await store.reserve(session("owner"), AGENT, [A], NOW)
+    await store.reserve(session("owner"), AGENT, Places((A,)), NOW)
     await waiting(store, "other")
-    assert await store.lease("other", AGENT, [A], NOW + 30) == A
+    assert await store.lease("other", AGENT, Places((A,)), NOW + 30) == A
     assert await store.admit(direct("owner"), "n", LONG, NOW + 31) is Admission.ADMITTED
-    assert await store.lease("owner", AGENT, [A], NOW + 31) is None
+    assert await store.lease("owner", AGENT, Places((A,)), NOW + 31) is None
 
 
 async def test_a_token_is_claimed_given_back_and_spent(store: SQLiteStore) -> None:
-    await store.reserve(session("s"), AGENT, [A], NOW)
+    await store.reserve(session("s"), AGENT, Places((A,)), NOW)
     for _ in range(2):
         assert await store.admit(direct("s"), "n", LONG, NOW) is Admission.ADMITTED
         assert await store.admit(direct("s"), "n", LONG, NOW) is Admission.REPLAYED
@@ -100,7 +100,7 @@ async def test_a_lapsed_claim_lets_the_token_in_again(
 
 
 async def test_nobody_is_let_into_a_session_that_is_to_be_stopped(store: SQLiteStore) -> None:
-    await store.reserve(session("s"), AGENT, [A], NOW)
+    await store.reserve(session("s"), AGENT, Places((A,)), NOW)
     stopped = await store.request_stop("s")
     assert stopped is not None
     assert stopped.state is SessionState.RESERVED
@@ -139,7 +139,7 @@ async def test_an_ended_session_stays_as_it_ended(store: SQLiteStore) -> None:
     assert await store.end("s", SessionEnd("lost"), NOW + 3) is None
     await store.give_back("s", "n-s", NOW + 3)
     assert await store.activate("s", "n-s", NOW + 3) is False
-    assert await store.lease("s", AGENT, [A], NOW + 3) is None
+    assert await store.lease("s", AGENT, Places((A,)), NOW + 3) is None
     assert await store.get("s") == ended
 
 
@@ -159,34 +159,34 @@ async def test_an_end_that_is_recorded_late_keeps_its_time(store: SQLiteStore) -
 async def test_an_instance_is_leased_until_it_is_freed(store: SQLiteStore) -> None:
     await waiting(store, "s1")
     await waiting(store, "s2")
-    assert await store.lease("s1", AGENT, [A], NOW) == A
-    assert await store.lease("s2", AGENT, [A], NOW) is None
+    assert await store.lease("s1", AGENT, Places((A,)), NOW) == A
+    assert await store.lease("s2", AGENT, Places((A,)), NOW) is None
     await store.end("s1", SessionEnd("client_gone"), NOW)
-    assert await store.lease("s2", AGENT, [A], NOW) is None
+    assert await store.lease("s2", AGENT, Places((A,)), NOW) is None
     await store.free("s1", A)
-    assert await store.lease("s2", AGENT, [A], NOW) == A
+    assert await store.lease("s2", AGENT, Places((A,)), NOW) == A
 
 
 async def test_a_session_that_tries_again_holds_both_instances(store: SQLiteStore) -> None:
     """What it held first settles while it is elsewhere, and only that is freed then."""
     await waiting(store, "s")
     await waiting(store, "t")
-    assert await store.lease("s", AGENT, [A, B], NOW) == A
-    assert await store.lease("s", AGENT, [A, B], NOW) == B
-    assert await store.lease("s", AGENT, [A, B], NOW) is None
+    assert await store.lease("s", AGENT, Places((A, B)), NOW) == A
+    assert await store.lease("s", AGENT, Places((A, B)), NOW) == B
+    assert await store.lease("s", AGENT, Places((A, B)), NOW) is None
     assert sorted(await store.leases()) == [("s", A), ("s", B)]
-    assert await store.lease("t", AGENT, [A, B], NOW) is None
+    assert await store.lease("t", AGENT, Places((A, B)), NOW) is None
     await store.free("s", A)
     assert await store.leases() == [("s", B)]
-    assert await store.lease("t", AGENT, [A, B], NOW) == A
+    assert await store.lease("t", AGENT, Places((A, B)), NOW) == A
 
 
 async def test_an_instance_is_not_given_twice_to_one_session(store: SQLiteStore) -> None:
     several = msgspec.structs.replace(AGENT, sessions_per_instance=2)
     await waiting(store, "s")
-    assert await store.lease("s", several, [A], NOW) == A
-    assert await store.lease("s", several, [A], NOW) is None
-    assert await store.lease("s", several, [A, B], NOW) == B
+    assert await store.lease("s", several, Places((A,)), NOW) == A
+    assert await store.lease("s", several, Places((A,)), NOW) is None
+    assert await store.lease("s", several, Places((A, B)), NOW) == B
 
 
 async def test_instances_are_given_in_the_order_asked_for(store: SQLiteStore) -> None:
@@ -194,7 +194,7 @@ async def test_instances_are_given_in_the_order_asked_for(store: SQLiteStore) ->
     given = []
     for name in ("s1", "s2", "s3", "s4", "s5"):
         await waiting(store, name)
-        given.append(await store.lease(name, several, [B, A], NOW))
+        given.append(await store.lease(name, several, Places((B, A)), NOW))
     assert given == [B, B, A, A, None]
 
 
@@ -210,9 +210,9 @@ async def test_what_is_mine(store: SQLiteStore, other: SQLiteStore) -> None:
         await waiting(store, name)
     await store.activate("active", None, NOW)
     await store.end("ended", SessionEnd("lost"), NOW)
-    await store.reserve(session("reserved"), AGENT, [A], NOW)
+    await store.reserve(session("reserved"), AGENT, Places((A,)), NOW)
     await waiting(other, "theirs")
-    assert await other.lease("theirs", AGENT, [B, A], NOW) == B
+    assert await other.lease("theirs", AGENT, Places((B, A)), NOW) == B
     assert {each.id for each in await store.mine()} == {"waits", "active"}
     assert {each.id for each in await other.mine()} == {"theirs"}
     assert await store.leases() == []
@@ -252,7 +252,7 @@ async def test_find_counts_and_pages_newest_first(store: SQLiteStore) -> None:
 async def test_sweep_ends_reservations_and_forgets_what_is_old(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await store.reserve(session("unused"), AGENT, [A, B], NOW)
+    await store.reserve(session("unused"), AGENT, Places((A, B)), NOW)
     await waiting(store, "waits")
     assert await store.sweep(NOW + 299) == []
     assert [(each.id, each.cause) for each in await store.sweep(NOW + 300)] == [

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from relay.errors import StoreError
-from relay.policy.interfaces import Admission
+from relay.policy.interfaces import Admission, Places
 from relay.policy.sessions import SessionEnd, SessionState
 from relay.store.sqlite import SQLiteStore
 from tests.helpers.store import AGENT, LONG, NOW, A, B, direct, state_of, waiting
@@ -49,7 +49,7 @@ async def test_a_broken_file_is_a_store_error(store: SQLiteStore, path: Path) ->
     other.commit()
     other.close()
     with pytest.raises(StoreError, match="no such table"):
-        await store.lease("s", AGENT, [A], NOW)
+        await store.lease("s", AGENT, Places((A,)), NOW)
     assert await state_of(store, "s") is SessionState.WAITING
 
 
@@ -93,7 +93,7 @@ async def test_a_crowd_gets_no_more_instances_than_there_are(
 
     async def come(each: SQLiteStore, name: str) -> None:
         await waiting(each, name)
-        given.append(await each.lease(name, several, [A, B], NOW))
+        given.append(await each.lease(name, several, Places((A, B)), NOW))
 
     async with trio.open_nursery() as nursery:
         for number in range(20):
