@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # The official clients have dependencies of their own.
 CLIENTS ?= .venv-clients
+CLIENTS_NPM ?= .clients-npm
 
 .PHONY: run test test-clients check style types property bench clean
 
@@ -13,8 +14,8 @@ run: $(VENV)/ready          ## a working front door with an example bot behind i
 test: $(VENV)/ready         ## the whole test suite, under five minutes on two cores
 	$(BIN)/python -m pytest -q
 
-test-clients: $(VENV)/ready $(CLIENTS)/ready  ## the official SDK and command line, unmodified
-	CLIENTS_VENV=$(CLIENTS) $(BIN)/python -m pytest -q tests/clients
+test-clients: $(VENV)/ready $(CLIENTS)/ready $(CLIENTS_NPM)/ready  ## the official clients, unmodified
+	CLIENTS_VENV=$(CLIENTS) CLIENTS_NPM=$(CLIENTS_NPM) $(BIN)/python -m pytest -q tests/clients
 
 check: style types          ## style and types
 
@@ -42,5 +43,11 @@ $(CLIENTS)/ready: tests/clients/requirements.txt
 	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+$(CLIENTS_NPM)/ready: tests/clients/package.json
+	@command -v npm >/dev/null || { echo "the JavaScript clients need Node.js 20 or later, with npm"; exit 1; }
+	@mkdir -p $(CLIENTS_NPM) && cp $< $(CLIENTS_NPM)/package.json && echo "filling $(CLIENTS_NPM) (once)"
+	@npm install --prefix $(CLIENTS_NPM) --loglevel=error --no-audit --no-fund --no-package-lock --ignore-scripts
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(CLIENTS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) $(CLIENTS_NPM) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
