@@ -55,6 +55,8 @@ def check_agent(
         websocket_auth=table.websocket_auth,
         sessions_per_instance=table.sessions_per_instance,
         max_session_duration=table.max_session_duration,
+        idle_timeout=table.idle_timeout,
+        ping_interval=table.ping_interval,
         attach_timeout=table.attach_timeout,
         ws_path=table.ws_path,
         ready_path=table.ready_path,

@@ -203,6 +203,8 @@ class AgentTable(msgspec.Struct, frozen=True):
         _AGENT.sessions_per_instance
     )
     max_session_duration: Call = _AGENT.max_session_duration
+    idle_timeout: Annotated[float, _seconds(0, MAX_CALL)] = _AGENT.idle_timeout
+    ping_interval: Annotated[float, _seconds(0, MAX_WAIT)] = _AGENT.ping_interval
     attach_timeout: Wait = _AGENT.attach_timeout
     ws_path: Text = _AGENT.ws_path
     ready_path: Text = _AGENT.ready_path

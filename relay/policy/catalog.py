@@ -87,7 +87,7 @@ class Agent(msgspec.Struct, frozen=True):
     """One kind of bot and how its sessions are run; durations in seconds, sizes in bytes.
 
     Its bots are those in `instances`, or are started with `command`; exactly one of the
-    two is not empty. The fields behind `command` belong to it.
+    two is not empty. The fields behind `command` belong to it. A timeout of 0 is off.
     """
 
     name: str
@@ -104,6 +104,8 @@ class Agent(msgspec.Struct, frozen=True):
     websocket_auth: Literal["token", "none"] = "token"
     sessions_per_instance: int = 1
     max_session_duration: float = 7200 * SECOND
+    idle_timeout: float = 0.0
+    ping_interval: float = 0.0
     attach_timeout: float = 30 * SECOND
     ws_path: str = "/ws"
     ready_path: str = "/readyz"

@@ -51,6 +51,13 @@ class Violation:
     reason: str
 
 
+# What a tracker knows of a stream that has not ended.
+MOVING = (
+    "_plain", "_head", "_remaining", "_opcode", "_final", "_fragmented", "_message_size",
+    "_close_payload", "messages",
+)  # fmt: skip
+
+
 class FrameTracker:
     """Follows one direction of a WebSocket.
 
@@ -108,6 +115,15 @@ class FrameTracker:
         self.close_reason = ""
         self.violation: Violation | None = None
 
+    def export(self) -> dict[str, bool | int | bytes]:
+        """The state of a stream that goes on, for `restore` in another process."""
+        return {name: getattr(self, name) for name in MOVING}
+
+    def restore(self, state: dict[str, bool | int | bytes]) -> None:
+        """Go on where the exporting tracker, made with the same arguments, was."""
+        for name in MOVING:
+            setattr(self, name, state[name])
+
     @property
     def at_boundary(self) -> bool:
         """No frame is under way: a frame of one's own may be written here."""
@@ -133,10 +149,38 @@ class FrameTracker:
                 if total == size and second & MASK == self._mask_bit and not self._max_message:
                     self.messages += 1
                     return size
-        position = 0
+        position = self._skip_whole(data, size) if self._plain and not self._max_message else 0
         while position < size and not self.closed and self.violation is None:
             position = self._step(data, position, size)
         self._plain = self._between_messages()
+        return position
+
+    def _skip_whole(self, data: Bytes, size: int) -> int:
+        """Pass over whole unfragmented data frames below 64 KiB; where the next thing begins.
+
+        A burst after a stall is many of them in one read; each is judged as in `_judge`.
+        """
+        short, medium, mask_bit = self._short, self._medium, self._mask_bit
+        position, messages = 0, 0
+        while position + 4 <= size:
+            first, second = data[position], data[position + 1]
+            if (first != 0x82 and first != 0x81) or second & MASK != mask_bit:
+                break
+            length = second & 0x7F
+            if length < 126:
+                end = position + short + length
+            elif length == 126:
+                length = data[position + 2] << 8 | data[position + 3]
+                end = position + medium + length
+                if length < 126:
+                    break
+            else:
+                break
+            if end > size:
+                break
+            position = end
+            messages += 1
+        self.messages += messages
         return position
 
     def cut(self, data: Bytes, size: int) -> int:

@@ -8,7 +8,7 @@ Direction    messages
 to a pump    Adopt (with two descriptors: client, bot), Hold (with one: bot), End, EndAll,
              Recorded, Ask, Quit
 to control   Live (one per tunnel), Finished (until Recorded), Ready (after the others),
-             BotEnded (answered by an End)
+             BotEnded (answered by an End), Totals
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ __all__ = [
     "MAX_EARLY",
     "MAX_MESSAGE",
     "MAX_NAME",
+    "VERSION",
     "Adopt",
     "Ask",
     "BotEnded",
@@ -31,6 +32,7 @@ __all__ = [
     "Recorded",
     "ToControl",
     "ToPump",
+    "Totals",
     "decode_to_control",
     "decode_to_pump",
     "receive",
@@ -45,6 +47,10 @@ from typing import Annotated, Literal
 import msgspec
 
 KIB = 1024
+
+# Raised when a message changes so that the other side would misread it: a pump outlives
+# the control process that started it, and may meet a newer one.
+VERSION = 1
 
 # Early bytes of one side that ride along with an Adopt. A caller has no reason to
 # send before the 101, a bot little; one handshake read of each side fits.
@@ -63,12 +69,20 @@ Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What one direction carried: bytes and messages, times in seconds."""
+    """What one direction carried: bytes and messages, times in seconds.
+
+    Attributes:
+        largest_gap: between two reads.
+        gaps: how many gaps lasted 32 ms to 64 ms, twice as long, and so on; empty for none.
+        held_time, longest_hold: in which the other side did not take what was read.
+    """
 
     bytes: int = 0
     messages: int = 0
     largest_gap: float = 0.0
     held_time: float = 0.0
+    gaps: tuple[int, ...] = ()
+    longest_hold: float = 0.0
 
 
 class Adopt(msgspec.Struct, frozen=True, tag=True):
@@ -83,6 +97,8 @@ class Adopt(msgspec.Struct, frozen=True, tag=True):
         rsv: reserved bits that the negotiated extensions may use.
         max_message: longest message in bytes, 0 for no limit.
         max_seconds: longest life of the tunnel, 0 for no limit.
+        idle_seconds: longest time without a data message in either direction, 0 for no limit.
+        ping_seconds: between two pings to the client, 0 for none.
         close_timeout: seconds that a Close waits for its answer.
         watched: the control process sees how the bot's process ends (see BotEnded).
     """
@@ -95,6 +111,8 @@ class Adopt(msgspec.Struct, frozen=True, tag=True):
     rsv: int = 0
     max_message: int = 0
     max_seconds: float = 0.0
+    idle_seconds: float = 0.0
+    ping_seconds: float = 0.0
     close_timeout: float = 5.0
     watched: bool = False
 
@@ -159,10 +177,37 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
     from_bot: Figures
 
 
+class Totals(msgspec.Struct, frozen=True, tag=True):
+    """What a pump has done since its start.
+
+    Attributes:
+        turns: wake-ups.
+        busy, longest_turn: seconds of work in turns.
+        tunnels, closing: there now, and how many of them have begun to end.
+        adopted: since the start.
+        bytes, messages: of tunnels that have ended, both directions.
+    """
+
+    turns: int
+    busy: float
+    longest_turn: float
+    tunnels: int
+    closing: int
+    adopted: int
+    bytes: int
+    messages: int
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """The answer to Ask is complete; `lost` reports had to be forgotten (table full)."""
+    """The answer to Ask is complete.
+
+    Attributes:
+        lost: reports that had to be forgotten, since the table was full.
+        version: of these messages, as the pump speaks them.
+    """
 
     lost: int = 0
+    version: int = VERSION
 
 
 class BotEnded(msgspec.Struct, frozen=True, tag=True):
@@ -176,7 +221,7 @@ class BotEnded(msgspec.Struct, frozen=True, tag=True):
 
 
 ToPump = Adopt | Hold | End | EndAll | Recorded | Ask | Quit
-ToControl = Live | Finished | Ready | BotEnded
+ToControl = Live | Finished | Ready | BotEnded | Totals
 
 _encoder = msgspec.msgpack.Encoder()
 _to_pump = msgspec.msgpack.Decoder(ToPump)

@@ -116,6 +116,7 @@ class PumpProcess:
         if self._reports:
             self._spool.write_bytes(msgspec.msgpack.encode(list(self._reports.values())))
         self._hang_up()
+        self._listener.close()
         self.pump.close()
 
     @contextmanager
@@ -223,6 +224,7 @@ class PumpProcess:
             self._outbox.clear()  # the answer repeats what had not been sent
             self._outbox.extend((*self.pump.snapshot(), *self.holds.snapshot()))
             self._outbox.extend(self._reports.values())
+            self._outbox.append(self.pump.totals())
             self._outbox.append(channel.Ready(lost=self._forgotten))
             self._send()
         elif isinstance(message, channel.Quit):
@@ -233,7 +235,8 @@ class PumpProcess:
         sockets = [sock for sock in map(_as_socket, fds) if sock is not None]
         if message.tunnel not in self.pump.tunnels and message.tunnel not in self.holds:
             if isinstance(message, channel.Adopt) and len(sockets) == channel.MAX_DESCRIPTORS:
-                self.pump.adopt(message, *sockets)
+                downstream, upstream = sockets
+                self.pump.adopt(message, downstream, upstream)
                 return
             if isinstance(message, channel.Hold) and len(sockets) == 1:
                 self.holds.add(message, sockets[0])

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 from relay.protocol.lifecycle import Event
-from relay.pump.channel import Adopt, BotEnded, Finished, Live
+from relay.pump.channel import Adopt, BotEnded, Finished, Live, Totals
 from relay.pump.transfer import READ_SIZE, End, interest
 from relay.pump.tunnel import Tunnel
 
@@ -47,15 +47,27 @@ class Pump:
         self._scratch = bytearray(READ_SIZE)
         self._view = memoryview(self._scratch)
         self._released: list[End] = []
+        self._retired: list[Tunnel] = []
         self._reports: deque[Finished] = deque()
         self.questions: list[BotEnded] = []
         self._next_sweep = self._next_full_sweep = 0.0
         self.tunnels: dict[str, Tunnel] = {}
         self.closing: dict[str, Tunnel] = {}
-        self.turns = 0
+        self.turns = self.adopted = 0
+        self.busy = self.longest_turn = 0.0
+        self._bytes = self._messages = 0  # of tunnels that have ended
 
-    def adopt(self, adopt: Adopt, downstream: socket.socket, upstream: socket.socket) -> None:
+    def adopt(
+        self,
+        adopt: Adopt,
+        downstream: socket.socket,
+        upstream: socket.socket,
+        restore: Callable[[Tunnel, float], None] | None = None,
+    ) -> None:
         """Own both sockets and relay between them from now on.
+
+        Args:
+            restore: puts a tunnel into the state that it had in another pump.
 
         Raises:
             ValueError: a tunnel of this name exists; the sockets stay the caller's.
@@ -65,10 +77,26 @@ class Pump:
         now = self._clock()
         tunnel = Tunnel(self, adopt, downstream, upstream, now)
         self.tunnels[adopt.tunnel] = tunnel
+        self.adopted += 1
         self._ends[tunnel.downstream.fd] = tunnel.downstream
         self._ends[tunnel.upstream.fd] = tunnel.upstream
+        if restore is not None:
+            restore(tunnel, now)
         self._guard(tunnel, tunnel.start, now)
         self._close_released()
+
+    def forget(self, tunnel: Tunnel) -> None:
+        """Let go of a live tunnel and of its sockets, which stay open for somebody else."""
+        del self.tunnels[tunnel.adopt.tunnel]
+        for end in (tunnel.downstream, tunnel.upstream):
+            del self._ends[end.fd]
+            if end.registered:
+                self._epoll.unregister(end.fd)
+        tunnel.unlink()
+
+    def now(self) -> float:
+        """Seconds on the pump's clock."""
+        return self._clock()
 
     def end(self, tunnel: str, event: Event) -> None:
         """End a tunnel with the Close that `event` stands for; unknown names are ignored."""
@@ -109,6 +137,10 @@ class Pump:
         self._close_released()
         for callback in others or ():
             callback()
+        took = self._clock() - now
+        self.busy += took
+        if took > self.longest_turn:
+            self.longest_turn = took
 
     def watch(self, fd: int, callback: Callable[[], None], *, writing: bool = False) -> None:
         """Call `callback` when the descriptor, no tunnel's, is ready; again to change it."""
@@ -131,11 +163,24 @@ class Pump:
                 tunnel=name,
                 session=tunnel.adopt.session,
                 seconds=round(now - tunnel.started, 6),
-                from_client=tunnel.figures(tunnel.from_client, now),
-                from_bot=tunnel.figures(tunnel.from_bot, now),
+                from_client=tunnel.from_client.figures(now),
+                from_bot=tunnel.from_bot.figures(now),
             )
             for name, tunnel in self.tunnels.items()
         ]
+
+    def totals(self) -> Totals:
+        """What the pump has done so far."""
+        return Totals(
+            turns=self.turns,
+            busy=round(self.busy, 6),
+            longest_turn=round(self.longest_turn, 6),
+            tunnels=len(self.tunnels),
+            closing=len(self.closing),
+            adopted=self.adopted,
+            bytes=self._bytes,
+            messages=self._messages,
+        )
 
     def take_reports(self) -> list[Finished]:
         """Reports of tunnels that ended since the last call."""
@@ -180,6 +225,10 @@ class Pump:
         self.tunnels.pop(name, None)
         self.closing.pop(name, None)
         self._reports.append(tunnel.report(now))
+        for transfer in (tunnel.from_client, tunnel.from_bot):
+            self._bytes += transfer.bytes
+            self._messages += transfer.tracker.messages
+        self._retired.append(tunnel)
         self.release(tunnel.downstream)
         self.release(tunnel.upstream)
 
@@ -225,8 +274,8 @@ class Pump:
         if now >= self._next_full_sweep:
             self._next_full_sweep = now + SWEEP_ALL
             for tunnel in [each for each in self.tunnels.values() if now >= each.deadline]:
-                if tunnel.state.ending is None:
-                    self._guard(tunnel, partial(tunnel.apply, Event.TIME_LIMIT), now)
+                if tunnel.state.ending is None and not tunnel.asking:
+                    self._guard(tunnel, tunnel.tick, now)
 
     def _guard(self, tunnel: Tunnel, act: Callable[[float], None], now: float) -> None:
         """The same for what is no readiness: a failure ends this tunnel alone."""
@@ -244,3 +293,6 @@ class Pump:
         for end in self._released:
             end.sock.close()
         self._released.clear()
+        for tunnel in self._retired:
+            tunnel.unlink()
+        self._retired.clear()

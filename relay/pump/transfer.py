@@ -21,6 +21,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from relay.protocol.lifecycle import Flow, Side
+from relay.pump.channel import Figures
 
 if TYPE_CHECKING:
     from relay.protocol.frames import FrameTracker
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 # One read and so the most that a transfer holds: an audio message is below 3 KiB;
 # larger reads serve bulk transfers. 64 KiB is chosen, the bench may say otherwise.
 READ_SIZE = 64 * 1024
+# Gaps from this long on are counted by their length, each class twice the one before:
+# 32 ms is more than one message of a 20 ms stream missing, the last class is over 4 s.
+NOTABLE_GAP = 0.032
+GAP_CLASSES = 8
 
 
 class End:
@@ -84,25 +89,29 @@ class Transfer:
         flow: mirrors the lifecycle state, so that the hot path reads one field.
         eof: the source has ended.
         held: bytes read that the sink could not take yet.
-        bytes: payload and header bytes passed on; `largest_gap` and `held_time` in
-            seconds; messages are counted by the tracker.
+        bytes: payload and header bytes passed on; messages are counted by the tracker.
+        largest_gap, held_time, longest_hold: seconds.
+        gaps: how many reads came so long after the one before, by class.
     """
 
     __slots__ = (
         "bytes",
         "eof",
         "flow",
+        "gaps",
         "held",
         "held_since",
         "held_time",
         "largest_gap",
         "last_read",
+        "longest_hold",
         "receive",
         "send",
         "sink",
         "source",
         "tracker",
         "tunnel",
+        "usual_gap",
     )
 
     def __init__(self, source: End, sink: End, tracker: FrameTracker, now: float) -> None:
@@ -118,7 +127,10 @@ class Transfer:
         self.held_since = 0.0
         self.held_time = 0.0
         self.bytes = 0
+        self.longest_hold = 0.0
         self.largest_gap = 0.0
+        self.usual_gap = 0.0  # up to here a gap is neither the largest nor notable
+        self.gaps = [0] * GAP_CLASSES
         self.last_read = now
         source.incoming = self
         sink.outgoing = self
@@ -141,8 +153,8 @@ class Transfer:
         """Pass on the first `size` bytes of `data` (`view` shows the same memory)."""
         gap = now - self.last_read
         self.last_read = now
-        if gap > self.largest_gap:
-            self.largest_gap = gap
+        if gap > self.usual_gap:
+            self._note_gap(gap)
         tracker = self.tracker
         if self.flow is Flow.OPEN:
             passed = tracker.feed(data, size)
@@ -167,6 +179,13 @@ class Transfer:
             self.tunnel.marked(self, now)
             if rest and tracker.violation is None and not tracker.closed:
                 self._drop(rest, len(rest), now)
+
+    def _note_gap(self, gap: float) -> None:
+        if gap > self.largest_gap:
+            self.largest_gap = gap
+            self.usual_gap = min(gap, NOTABLE_GAP)
+        if gap >= NOTABLE_GAP:
+            self.gaps[min(int(gap / NOTABLE_GAP).bit_length(), GAP_CLASSES) - 1] += 1
 
     def _drop(self, data: bytes | bytearray, size: int, now: float) -> None:
         """Follow what comes behind the last Close written, only to see the answering one."""
@@ -208,14 +227,32 @@ class Transfer:
             return
         self.held = self.held[sent:]
         if not self.held:
-            self.held_time += now - self.held_since
+            self._count_hold(now)
             self.tunnel.flushed(now)
 
     def discard(self, now: float) -> None:
         """Nothing can be written to the sink any more."""
         if self.held:
             self.held = b""
-            self.held_time += now - self.held_since
+            self._count_hold(now)
+
+    def _count_hold(self, now: float) -> None:
+        hold = now - self.held_since
+        self.held_time += hold
+        if hold > self.longest_hold:
+            self.longest_hold = hold
+
+    def figures(self, now: float) -> Figures:
+        """What it has carried so far."""
+        hold = now - self.held_since if self.held else 0.0
+        return Figures(
+            bytes=self.bytes,
+            messages=self.tracker.messages,
+            largest_gap=round(self.largest_gap, 6),
+            gaps=tuple(self.gaps) if any(self.gaps) else (),
+            held_time=round(self.held_time + hold, 6),
+            longest_hold=round(max(self.longest_hold, hold), 6),
+        )
 
 
 def interest(incoming: Transfer, outgoing: Transfer) -> int:

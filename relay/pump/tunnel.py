@@ -24,7 +24,7 @@ from relay.protocol.lifecycle import (
     may_shut,
     step,
 )
-from relay.pump.channel import Adopt, BotEnded, Figures, Finished
+from relay.pump.channel import Adopt, BotEnded, Finished
 from relay.pump.transfer import End, Transfer
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ BOUNDARY_TIMEOUT = 1.0
 # How long a tunnel waits to be told how its bot's process ended. The control process
 # answers within a tenth of a second; without one the bot is taken to have finished.
 ANSWER_TIMEOUT = 0.25
+NEVER = float("inf")
+# An empty Ping as a server sends it (RFC 6455 section 5.5.2).
+PING_FRAME = b"\x89\x00"
 # The cause of a tunnel that ended in a way that is in no table.
 LOST = "lost"
 
@@ -44,13 +47,17 @@ class Tunnel:
     """One relayed WebSocket, from adoption to its report."""
 
     __slots__ = (
+        "active_at",
         "adopt",
         "asking",
         "closing_since",
+        "counted",
         "deadline",
         "downstream",
         "from_bot",
         "from_client",
+        "limit",
+        "next_ping",
         "pump",
         "retired",
         "started",
@@ -70,7 +77,10 @@ class Tunnel:
         self.adopt = adopt
         self.state = TunnelState()
         self.started = now
-        self.deadline = now + adopt.max_seconds if adopt.max_seconds else float("inf")
+        self.limit = now + adopt.max_seconds if adopt.max_seconds else NEVER
+        self.next_ping = now + adopt.ping_seconds if adopt.ping_seconds else NEVER
+        self.active_at = now  # when a data message passed last, as far as has been looked
+        self.counted = 0
         self.closing_since = 0.0
         self.retired = False
         self.asking = False
@@ -81,6 +91,7 @@ class Tunnel:
         self.from_client = Transfer(self.downstream, self.upstream, tracker, now)
         tracker = FrameTracker(masked=False, rsv=adopt.rsv, max_message=limit)
         self.from_bot = Transfer(self.upstream, self.downstream, tracker, now)
+        self.deadline = self._next_deadline()
 
     def start(self, now: float) -> None:
         """Send what came before the pump: the 101, then early bytes of either side."""
@@ -253,20 +264,57 @@ class Tunnel:
                 if transfer.flow is Flow.CUTTING:
                     self.apply(Event((transfer.source.side, Kind.TORN)), now)
 
+    def tick(self, now: float) -> None:
+        """Its deadline has come: the limit, perhaps idleness, or the next ping."""
+        if now >= self.limit:
+            self.apply(Event.TIME_LIMIT, now)
+            return
+        if self.adopt.idle_seconds and self.idle_for(now) >= self.adopt.idle_seconds:
+            self.apply(Event.IDLE, now)
+            return
+        if now >= self.next_ping:
+            self.next_ping = now + self.adopt.ping_seconds
+            # In the midst of a frame or behind what waits there is traffic enough.
+            if self.from_bot.tracker.at_boundary and not self.from_bot.held:
+                self.from_bot.write(PING_FRAME, now)
+        self.deadline = self._next_deadline()
+
+    def _next_deadline(self) -> float:
+        idle = self.adopt.idle_seconds
+        return min(self.limit, self.next_ping, self.active_at + idle if idle else NEVER)
+
+    def idle_for(self, now: float) -> float:
+        """Seconds without a data message; nothing is kept per message, only counts compared."""
+        count = self.from_client.tracker.messages + self.from_bot.tracker.messages
+        if count != self.counted:
+            self.counted = count
+            self.active_at = max(self.from_client.last_read, self.from_bot.last_read)
+        return now - self.active_at
+
+    def shift(self, age: float, inactive_for: float, now: float) -> None:
+        """It began `age` seconds ago, in another pump, and was inactive for so long."""
+        self.started = now - age
+        self.active_at = now - inactive_for
+        self.counted = self.from_client.tracker.messages + self.from_bot.tracker.messages
+        if self.adopt.max_seconds:
+            self.limit = self.started + self.adopt.max_seconds
+        self.deadline = self._next_deadline()
+
+    def unlink(self) -> None:
+        """Break the circles of references behind a tunnel that is over.
+
+        The pump makes no garbage that only the collector would find, so it runs without.
+        """
+        for end in (self.downstream, self.upstream):
+            del end.incoming, end.outgoing, end.tunnel
+        for transfer in (self.from_client, self.from_bot):
+            del transfer.source, transfer.sink, transfer.tunnel
+
     def update_interest(self) -> None:
         self.pump.update_interest(self.downstream)
         self.pump.update_interest(self.upstream)
 
     # What is told to others.
-
-    def figures(self, transfer: Transfer, now: float) -> Figures:
-        held = now - transfer.held_since if transfer.held else 0.0
-        return Figures(
-            bytes=transfer.bytes,
-            messages=transfer.tracker.messages,
-            largest_gap=round(transfer.largest_gap, 6),
-            held_time=round(transfer.held_time + held, 6),
-        )
 
     def report(self, now: float) -> Finished:
         ending = self.state.ending
@@ -285,6 +333,6 @@ class Tunnel:
             code=code,
             reason=reason,
             seconds=round(now - self.started, 6),
-            from_client=self.figures(self.from_client, now),
-            from_bot=self.figures(self.from_bot, now),
+            from_client=self.from_client.figures(now),
+            from_bot=self.from_bot.figures(now),
         )

@@ -22,7 +22,7 @@ from relay.errors import ConfigError, Refusal
 from relay.policy.interfaces import Log
 from relay.policy.sessions import SessionEnd
 from relay.pump import channel
-from relay.pump.channel import Adopt, BotEnded, Finished, Hold, Live
+from relay.pump.channel import Adopt, BotEnded, Finished, Hold, Live, Totals
 from relay.server.sessions import SessionKeeper
 
 # A pump takes a message in microseconds; one that does not for so long is stuck.
@@ -59,6 +59,9 @@ class Link:
 
     Attributes:
         orphans: sessions of the link before, until this one has told what it knows.
+        understands: its pump speaks this version's messages; another one only finishes
+            what it has.
+        totals: what its pump said last of itself.
     """
 
     index: int
@@ -68,6 +71,8 @@ class Link:
     sessions: set[str] = field(default_factory=set)
     ready: trio.Event = field(default_factory=trio.Event)
     writing: trio.Lock = field(default_factory=trio.Lock)
+    understands: bool = True
+    totals: Totals | None = None
 
 
 class Pumps:
@@ -177,7 +182,11 @@ class Pumps:
     def _takers(self) -> list[Link]:
         """Pumps beyond the wanted number only finish what they have."""
         links = self._links.values()
-        return [link for link in links if link.ready.is_set() and link.index < self._count]
+        return [
+            link
+            for link in links
+            if link.ready.is_set() and link.understands and link.index < self._count
+        ]
 
     async def _tell_all(self, message: channel.ToPump) -> None:
         async with trio.open_nursery() as nursery:  # one that is stuck must not delay the others
@@ -276,22 +285,27 @@ class Pumps:
             # Only now: whoever waits for the last tunnel waits for its record too.
             self._forget(link, message.session)
             await self._send(link, channel.Recorded([message.tunnel]))
+        elif isinstance(message, Totals):
+            link.totals = message
         else:
             if message.lost:
                 self._log.warning("reports_lost", pump=link.index, count=message.lost)
-            await self._begin(link)
+            await self._begin(link, message.version)
 
     async def _answer(self, link: Link, question: BotEnded) -> None:
         failed = await self._keeper.bot_failed(question.session)
         why: Literal["bot lost", "bot ended"] = "bot lost" if failed else "bot ended"
         await self._send(link, channel.End(question.tunnel, why))
 
-    async def _begin(self, link: Link) -> None:
+    async def _begin(self, link: Link, version: int) -> None:
         """The link has told what its pump knows; what it did not name is gone."""
         missing = link.orphans - link.sessions
         link.orphans = set()
         await self._bury(missing)
-        if self._quitting.is_set() or link.index >= self._count:
+        link.understands = version == channel.VERSION
+        if not link.understands:
+            self._log.warning("pump_version", pump=link.index, version=version)
+        if self._quitting.is_set() or link.index >= self._count or not link.understands:
             await self._send(link, channel.Quit())
         link.ready.set()
         self._starting.discard(link.index)

@@ -211,6 +211,8 @@ class GenericWebSocket:
             from_bot=bot.early,
             rsv=answer.rsv,
             max_seconds=self._agent.max_session_duration,
+            idle_seconds=self._agent.idle_timeout,
+            ping_seconds=self._agent.ping_interval,
             close_timeout=front.limits.close_timeout,
             watched=bool(self._agent.command),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -100,3 +101,18 @@ def test_the_instance_is_free_again_after_each_call(daemon: Daemon, bot: Bot) ->
             ws.recv()
         daemon.wait_ended(started["sessionId"])
     assert wait_until(lambda: bot.get("/status")["sessions"] == [], "the bot is idle")
+
+
+def test_a_silent_call_is_pinged_and_ends(bot: Bot, tmp_path: Path) -> None:
+    """Both are off unless asked for; the pings do not count as activity."""
+    with running_daemon(tmp_path, [bot.url], "idle_timeout = 2\nping_interval = 0.5") as daemon:
+        started = daemon.start_when_free()
+        with call(started) as ws:
+            with pytest.raises(ConnectionClosed):
+                ws.recv()
+            assert (ws.close_code, ws.close_reason) == (1001, "idle")
+        record = daemon.wait_ended(started["sessionId"])
+        assert record["cause"] == "idle"
+        # Its answers to the pings passed on to the bot.
+        assert record["figures"]["client"]["bytes"] > 0
+        assert record["figures"]["client"]["messages"] == 0

@@ -249,7 +249,7 @@ def test_what_waited_for_a_lost_control_process_is_told_to_the_next(stage: Stage
     control = stage.connect()
     assert stage.heard(control) == []  # it has not asked
     stage.tell(control, Ask())
-    assert len(stage.heard(control)) == 401
+    assert len(names(stage.heard(control))) == 401
 
 
 # The end.
