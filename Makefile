@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 CLIENTS ?= .venv-clients
 CLIENTS_NPM ?= .clients-npm
 
-.PHONY: run test test-clients check style types property bench clean
+.PHONY: run test test-clients check style types property bench bench-quick clean
 
 run: $(VENV)/ready          ## a working front door with an example bot behind it
 	@exec $(BIN)/relay serve --demo
@@ -29,14 +29,22 @@ types: $(VENV)/ready
 property: $(VENV)/ready     ## the property tests with the deep profile
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -q tests/property
 
-bench: $(VENV)/ready        ## measure this machine; see bench/README.md
+bench: $(VENV)/bench        ## measure this machine, about two hours; see bench/README.md
 	$(BIN)/python -m bench run
+
+bench-quick: $(VENV)/bench  ## two scenarios in short rounds, under three minutes
+	$(BIN)/python -m bench run --quick
 
 $(VENV)/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("relay needs Python 3.11 or later, found " + sys.version.split()[0] + "; try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || { echo "making $(VENV) (once, about half a minute)"; $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,check]'
 	@touch $@
+
+# The bench runs without its extra, with fewer targets and no plots.
+$(VENV)/bench: $(VENV)/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' \
+	  && touch $@ || echo "the extra 'bench' is not installed: no plots, no Python peers"
 
 $(CLIENTS)/ready: tests/clients/requirements.txt
 	@test -x $(CLIENTS)/bin/python || { echo "making $(CLIENTS) (once)"; $(PYTHON) -m venv $(CLIENTS); }

@@ -1,4 +1,4 @@
-"""`python -m bench list` and `python -m bench run`: measure this machine."""
+"""Measure this machine: what the relay costs, beside what else could stand in its place."""
 
 from __future__ import annotations
 
@@ -8,136 +8,131 @@ import secrets
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from bench import report, targets
+from bench import targets
 from bench.children import ChildFailed, end_marked
 from bench.client import KEY_VARIABLE
-from bench.flood import MAX_CONNECTIONS
-from bench.rounds import Round, measure
-from bench.scenarios import SCENARIOS, Calls, Scenario
+from bench.report import terminal
+from bench.report.comparison import OtherMachine, comparison
+from bench.report.files import write
+from bench.report.machine import here
+from bench.report.results import Unreadable, directory, load, part_of
+from bench.run import Plan, run
+from bench.scenarios import SCENARIOS, Scenario
 
 __all__ = ["main"]
 
-MAX_ROUNDS = 100
+RESULTS = Path(__file__).parent / "results"
+ROUNDS, MAX_ROUNDS = 3, 100
+QUICK = ("calls", "setup")
+QUICK_SECONDS, QUICK_WARMUP = 1.0, 0.25
+FAILED, USAGE = 1, 2
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 measured, 1 nothing could be measured, 2 usage, 130 interrupted."""
+    """Exit status: 0 done, 1 nothing valid was measured, 2 usage or refused, 130 interrupted."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
     parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.action == "list":
-        for scenario in SCENARIOS.values():
-            print(report.describe_scenario(scenario))
-        return 0
+    options = parser.parse_args(given)
+    try:
+        match options.action:
+            case "list":
+                return _list()
+            case "run":
+                return _run(parser, options, given)
+            case "compare":
+                print("\n".join(comparison(load(options.a), load(options.b))))
+                return 0
+            case _:
+                return _report(options.directory)
+    except (Unreadable, OtherMachine, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return USAGE
+
+
+def _list() -> int:
+    for scenario in SCENARIOS.values():
+        print("\n".join(terminal.describe(part_of(scenario, ()))))
+    return 0
+
+
+def _report(path: Path) -> int:
+    said = write(path, load(path))
+    print(f"made again: {path}")
+    if said:
+        print(f"bench: {said}", file=sys.stderr)
+    return 0
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, given: list[str]) -> int:
     try:
         scenarios = chosen(options)
-        given = [_running(url, options.agent) for url in options.url]
+        names = _names(options.targets)
+        running = [_running(url, options.agent) for url in options.url]
     except ValueError as error:
         parser.error(str(error))
     # SIGTERM unwinds like Ctrl-C does, so that every process is ended on the way. SIGINT is
     # set as well: a shell starts background jobs with it ignored, and children inherit that.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    mark = secrets.token_hex(16)
+    facts, mark = here(given), secrets.token_hex(16)
+    if options.out is None:
+        path = directory(RESULTS, facts)
+    else:
+        options.out.mkdir(parents=True)
+        path = options.out
     try:
-        return run(scenarios, given, options, mark)
+        results = run(Plan(scenarios, names, running, options.rounds, facts, path, mark))
+        return 0 if results.valid else FAILED
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return INTERRUPTED
     except ChildFailed as failed:
         print(f"bench: {failed}", file=sys.stderr)
-        return 1
+        return FAILED
     finally:
         left = end_marked(mark)
         if left:
-            print(f"bench: killed {left} processes that the relay left behind", file=sys.stderr)
-
-
-def run(
-    scenarios: Sequence[Scenario],
-    given: Sequence[targets.Target],
-    options: argparse.Namespace,
-    mark: str,
-) -> int:
-    """Start the targets, run all rounds, print and write the figures.
-
-    Raises:
-        ChildFailed: the origin did not start.
-        KeyboardInterrupt: the user or SIGTERM ended the run.
-    """
-    machine = report.describe_machine()
-    print(
-        f"{machine['python']}, Linux {machine['kernel']}, {machine['cores']} cores,"
-        f" load average {machine['load_average']:.2f}"
-    )
-    results = []
-    with ExitStack() as stack:
-        child, urls = stack.enter_context(targets.origin())
-        measured = [targets.direct(child, urls[0])]
-        try:
-            measured.append(stack.enter_context(targets.relay(urls, mark)))
-        except ChildFailed as failed:
-            print(f"bench: the relay is left out: {failed}", file=sys.stderr)
-        measured += given
-        for scenario in scenarios:
-            rounds = run_rounds(scenario, measured, options.rounds, options.flood)
-            report.print_scenario(scenario, rounds)
-            results.append((scenario, rounds))
-    if options.json is not None:
-        report.write_json(options.json, machine, results)
-        print(f"\nraw figures: {options.json}")
-    return 0 if any(not one.invalid for _, rounds in results for one in rounds) else 1
-
-
-def run_rounds(
-    scenario: Scenario, measured: Sequence[targets.Target], count: int, flood: int
-) -> list[Round]:
-    """Every target once per round, so that a drift of the machine meets them all.
-
-    The order turns round from one round to the next: none always runs after the same one.
-    """
-    rounds = []
-    for number in range(1, count + 1):
-        for target in measured if number % 2 else reversed(measured):
-            # A line that the next one overwrites; in a file it would only be noise.
-            if sys.stderr.isatty():
-                print(
-                    f"\r{scenario.name} {number}/{count} {target.name:20}",
-                    end="\r",
-                    file=sys.stderr,
-                )
-            rounds.append(measure(scenario, target, number, flood))
-    return rounds
+            print(f"bench: killed {left} processes that were left behind", file=sys.stderr)
 
 
 def chosen(options: argparse.Namespace) -> list[Scenario]:
-    """The scenarios that were named, with the numbers that were given.
+    """The scenarios that were named, with the times that were given.
 
     Raises:
         ValueError: an unknown name, or a number out of its limits.
     """
     if not 1 <= options.rounds <= MAX_ROUNDS:
         raise ValueError(f"--rounds is {options.rounds}; expected 1 to {MAX_ROUNDS}")
-    if not 0 <= options.flood <= MAX_CONNECTIONS:
-        raise ValueError(f"--flood is {options.flood}; expected 0 to {MAX_CONNECTIONS}")
-    scenarios: list[Scenario] = []
-    for name in options.scenario or SCENARIOS:
-        scenario = SCENARIOS.get(name)
-        if scenario is None:
+    scenarios = []
+    for name in options.scenario or (QUICK if options.quick else SCENARIOS):
+        if name not in SCENARIOS:
             raise ValueError(f"no scenario {name!r}; expected one of {', '.join(SCENARIOS)}")
+        scenario = SCENARIOS[name]
+        if options.quick:
+            scenario = replace(scenario, seconds=QUICK_SECONDS, warmup=QUICK_WARMUP)
         if options.seconds is not None:
             scenario = replace(scenario, seconds=options.seconds)
-        if isinstance(scenario, Calls):
-            if options.calls is not None:
-                scenario = replace(scenario, calls=options.calls)
-        elif options.workers is not None:
-            scenario = replace(scenario, workers=options.workers)
         scenarios.append(scenario)
     return scenarios
+
+
+def _names(given: str | None) -> list[str]:
+    """The targets that were named, all without a choice.
+
+    Raises:
+        ValueError: one that is not known, or named twice.
+    """
+    names = given.split(",") if given else list(targets.NAMES)
+    for name in names:
+        if name not in targets.NAMES:
+            raise ValueError(f"no target {name!r}; expected some of {','.join(targets.NAMES)}")
+        if names.count(name) > 1:
+            raise ValueError(f"target {name!r} is named twice")
+    return names
 
 
 def _running(url: str, agent: str) -> targets.Target:
@@ -147,17 +142,21 @@ def _running(url: str, agent: str) -> targets.Target:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
-    actions.add_parser("list", help="the scenarios and their numbers")
-    run_parser = actions.add_parser("run", help="measure; all scenarios unless some are named")
-    add = run_parser.add_argument
-    add("scenario", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
-    add("--calls", type=int, help="WebSockets at once, in `calls`")
-    add("--workers", type=int, help="calls being set up at once, in `setup`")
-    add("--seconds", type=float, help="how long each round records")
-    add("--rounds", type=int, default=3, help="how often each target is measured")
+    actions.add_parser("list", help="the scenarios: what they do, and what they do not show")
+    add = actions.add_parser(
+        "run", help="measure; all scenarios unless some are named"
+    ).add_argument
+    add("scenario", nargs="*", metavar="SCENARIO", help="names from `list`")
     add(
-        "--flood", type=int, default=0, metavar="N", help="N connections POST /start beside `calls`"
+        "--quick",
+        action="store_true",
+        help=f"short rounds, and only {', '.join(QUICK)} if none is named",
     )
+    add(
+        "--rounds", type=int, default=ROUNDS, help="how often each target is measured (%(default)s)"
+    )
+    add("--targets", metavar="A,B", help="only these; all that are installed otherwise")
+    add("--seconds", type=float, help="how long each round records")
     add(
         "--url",
         action="append",
@@ -165,7 +164,12 @@ def _parser() -> argparse.ArgumentParser:
         help="also measure what runs here: ws://… as it is, http://… a relay daemon",
     )
     add("--agent", default="bench", help=f"agent behind an http --url; its key is ${KEY_VARIABLE}")
-    add("--json", type=Path, metavar="FILE", help="write all raw figures")
+    add("--out", type=Path, metavar="DIR", help="a new directory for the results")
+    compare = actions.add_parser("compare", help="two runs of one machine, side by side")
+    compare.add_argument("a", type=Path, metavar="A", help="directory of the results before")
+    compare.add_argument("b", type=Path, metavar="B", help="directory of the results after")
+    report = actions.add_parser("report", help="make summary and plots again from raw.json")
+    report.add_argument("directory", type=Path, metavar="DIR")
     return parser
 
 

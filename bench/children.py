@@ -37,7 +37,10 @@ class Child:
 
     Args:
         name: for messages.
-        command: argument vector behind the interpreter.
+        command: argument vector behind the interpreter, or behind `program`.
+        program: what to run instead of the interpreter.
+        descriptors: open descriptors that it gets, under their own numbers.
+        niceness: how far it lets others go first, 0 to 19.
         environment: variables added to the harness's own.
         output: what becomes of standard output: lines for `read_line`, or, for a process
             that may log without end, the file that also takes its errors.
@@ -50,6 +53,9 @@ class Child:
         name: str,
         command: Sequence[str],
         *,
+        program: str | Path | None = None,
+        descriptors: Sequence[int] = (),
+        niceness: int = 0,
         environment: Mapping[str, str] | None = None,
         output: Literal["lines", "file"] = "lines",
         stop_signal: signal.Signals = signal.SIGTERM,
@@ -60,7 +66,8 @@ class Child:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._buffer = b""
         self._process = subprocess.Popen(
-            [sys.executable, *command],
+            [str(program or sys.executable), *command],
+            pass_fds=descriptors,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if output == "lines" else self._errors,
             stderr=self._errors,
@@ -68,7 +75,7 @@ class Child:
             env={**os.environ, **(environment or {})},
             # Ctrl-C is for the harness, which then ends its children in order.
             start_new_session=True,
-            preexec_fn=_die_with_parent(stop_signal),
+            preexec_fn=_prepare(stop_signal, niceness),
         )
         self.pid = self._process.pid
 
@@ -98,7 +105,7 @@ class Child:
         fd, deadline = self._process.stdout.fileno(), time.monotonic() + timeout
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([fd], [], [], left)[0]:
+            if left <= 0 or not _is_readable(fd, left):
                 raise ChildFailed(f"{self.name} said nothing for {timeout:.0f} s{self.tail()}")
             data = os.read(fd, 64 << 10)
             if not data or len(self._buffer) > MAX_LINE:
@@ -155,6 +162,12 @@ class Child:
             self._errors.close()
 
 
+def _is_readable(fd: int, seconds: float) -> bool:
+    poll = select.poll()  # unlike select(2) it takes descriptors above 1023
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
 def end_marked(mark: str) -> int:
     """Kill what is left of a run's processes, found by the mark that it made; how many."""
     left = [pid for pid in marked(mark) if pid != os.getpid()]
@@ -166,8 +179,11 @@ def end_marked(mark: str) -> int:
     return len(left)
 
 
-def _die_with_parent(stop_signal: signal.Signals) -> Callable[[], None]:
-    def ask() -> None:
-        _libc.prctl(PR_SET_PDEATHSIG, int(stop_signal))
+def _prepare(stop_signal: signal.Signals, niceness: int) -> Callable[[], None]:
+    """What a child does before it becomes its program: it dies with its parent."""
 
-    return ask
+    def prepare() -> None:
+        _libc.prctl(PR_SET_PDEATHSIG, int(stop_signal))
+        os.nice(niceness)
+
+    return prepare

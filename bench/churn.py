@@ -16,9 +16,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bench import wire
-from bench.client import Caller, Refused, add_door_options, door_from
-from bench.origin import raise_descriptor_limit
-from bench.scenarios import Setup
+from bench.client import (
+    Caller,
+    Refused,
+    add_door_options,
+    door_from,
+    raise_descriptor_limit,
+)
+from bench.scenarios import MAX_SECONDS, MAX_SIZE, MAX_WORKERS, MIN_SIZE
 from bench.stats import Histogram
 from bench.steps import PATIENCE, Steps, run
 from bench.talk import Talk
@@ -99,18 +104,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("seconds", "warmup"):
         parser.add_argument(f"--{name}", type=float, required=True)
     options = parser.parse_args(arguments)
-    scenario = Setup("setup", "", options.workers, options.size, options.seconds, options.warmup)
+    within = 1 <= options.workers <= MAX_WORKERS and MIN_SIZE <= options.size <= MAX_SIZE
+    if not within or not 0 < options.seconds <= MAX_SECONDS:
+        parser.error("workers, size or seconds are out of the limits of bench/scenarios.py")
     raise_descriptor_limit()
     talk, door = Talk(options.held), door_from(options)
     talk.turn("ready")
     gc.collect()
     gc.disable()
-    record_from = time.monotonic() + scenario.warmup
-    end = record_from + scenario.seconds
-    churn = Churn(scenario.size, record_from, end)
-    run((churn.worker(Caller(door, seed)) for seed in range(scenario.workers)), end + PATIENCE + 1)
+    record_from = time.monotonic() + options.warmup
+    end = record_from + options.seconds
+    cpu = time.process_time_ns()
+    churn = Churn(options.size, record_from, end)
+    run((churn.worker(Caller(door, seed)) for seed in range(options.workers)), end + PATIENCE + 1)
+    cpu = time.process_time_ns() - cpu
     talk.turn("done")
-    talk.say("result", **churn.result())
+    talk.say("result", cpu_ns=cpu, **churn.result())
     return 0
 
 

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import random
+import resource
 import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -15,7 +16,17 @@ from urllib.parse import urlsplit
 from bench import wire
 from bench.steps import READ, WRITE, Steps
 
-__all__ = ["KEY_VARIABLE", "Caller", "Channel", "Door", "Refused", "add_door_options", "door_from"]
+__all__ = [
+    "KEY_VARIABLE",
+    "Caller",
+    "Channel",
+    "Door",
+    "Place",
+    "Refused",
+    "add_door_options",
+    "door_from",
+    "raise_descriptor_limit",
+]
 
 # API keys travel to worker processes in the environment: a command line is public.
 KEY_VARIABLE = "RELAY_BENCH_KEY"
@@ -49,11 +60,26 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """How calls get in: straight to `ws_url`, or through POST `start_url` with `key`."""
+    """How calls and requests get in.
+
+    Args:
+        ws_url: calls connect here as they are.
+        start_url: calls begin with a POST here, with `key`.
+        key: API key for `start_url`.
+        http_url: base of the origin's HTTP paths; None where they are behind a session
+            (`start_url` less "/start" plus "/sessions/{id}", with `key`).
+    """
 
     ws_url: str | None = None
     start_url: str | None = None
     key: str = ""
+    http_url: str | None = None
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process as many descriptors as the machine's hard limit does."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def add_door_options(parser: argparse.ArgumentParser) -> None:
@@ -169,11 +195,20 @@ class Caller:
         if self._start is None:
             assert self._ws is not None
             return self._ws, None
+        place, token, _ = yield from self.start_session()
+        return place, token
+
+    def start_session(self) -> Steps[tuple[Place, str, str]]:
+        """The same of a relay, and the id of the session.
+
+        Raises:
+            Refused: the answer was not 200.
+        """
         status, body = yield from self.post_start()
         if status != 200:
             raise Refused(f"start {status}")
         answer = json.loads(body)
-        return Place.of(answer["wsUrl"]), str(answer["token"])
+        return Place.of(answer["wsUrl"]), str(answer["token"]), str(answer["sessionId"])
 
     def post_start(self) -> Steps[tuple[int, bytes]]:
         """One POST /start on the kept connection: the answer's status and body."""

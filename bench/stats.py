@@ -1,4 +1,4 @@
-"""Latency histograms and the few summaries that a report needs; pure, no clock.
+"""Latency histograms, and what several rounds say together; pure, no clock.
 
 Theory: a log-linear histogram. Values below 2 * SUB have a counter each; above,
 every power of two is cut into SUB equal parts, so a reported value exceeds the
@@ -7,15 +7,18 @@ the width of the largest value (64 bits), not by the number of values.
 
 Laws (tests/unit/bench/test_stats.py):
     percentile(p) >= the nearest-rank percentile, by less than 1/SUB of it;
-    a merge of histograms equals the histogram of all values together.
+    a merge of histograms equals the histogram of all values together;
+    whatever makes both sides of a round slower by the same factor leaves `paired` as it was.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["Histogram", "median", "ratio", "spread"]
+__all__ = ["Band", "Histogram", "Verdict", "band", "best", "compare", "median", "paired"]
 
 # 2**7 = 128 parts per power of two: an error below 0.8 %, far under the noise of a shared
 # machine, in 7 424 counters (58 KiB) for values of up to 64 bits.
@@ -76,16 +79,22 @@ class Histogram:
         Raises:
             ValueError: percent is out of range.
         """
-        if not 0 < percent <= 100:
-            raise ValueError(f"percent is {percent}; expected above 0, up to 100")
+        return self.percentiles((percent,))[0]
+
+    def percentiles(self, percents: Sequence[float]) -> list[int]:
+        """Several at once, in ascending order, in one pass. Raises as `percentile` does."""
+        for percent in percents:
+            if not 0 < percent <= 100:
+                raise ValueError(f"percent is {percent}; expected above 0, up to 100")
         # Ceiling without floats where the product is whole, so that 50 % of 2 is rank 1.
-        rank = -int(-self.count * percent // 100)
+        ranks = [-int(-self.count * percent // 100) for percent in percents]
+        found: list[int] = []
         seen = 0
         for index, count in enumerate(self._counters):
             seen += count
-            if count and seen >= rank:
-                return min(_upper_edge(index), self.highest)
-        return 0
+            while count and len(found) < len(ranks) and seen >= ranks[len(found)]:
+                found.append(min(_upper_edge(index), self.highest))
+        return found + [0] * (len(ranks) - len(found))
 
     def mean(self) -> float:
         """The exact mean; 0 when nothing was counted."""
@@ -127,15 +136,50 @@ def median(values: Iterable[float | None]) -> float | None:
     return statistics.median(present) if present else None
 
 
-def ratio(value: float | None, base: float | None) -> float | None:
-    """value / base; None when one is missing or the base is 0."""
-    return value / base if value is not None and base else None
+@dataclass(frozen=True, slots=True)
+class Band:
+    """What several rounds say about one figure: the median, the ends, how many there were."""
+
+    middle: float
+    low: float
+    high: float
+    count: int
 
 
-def spread(values: Sequence[float]) -> float | None:
-    """(largest - smallest) / median: how far rounds disagree; None below two rounds."""
-    middle = median(values)
-    return (max(values) - min(values)) / middle if len(values) > 1 and middle else None
+# What two bands say about each other; "unknown" when one of them is a single round.
+Verdict = Literal["lower", "higher", "noise", "unknown"]
+
+
+def band(values: Iterable[float]) -> Band | None:
+    """The band of these values; None when there are none."""
+    present = list(values)
+    if not present:
+        return None
+    return Band(statistics.median(present), min(present), max(present), len(present))
+
+
+def paired(values: Mapping[int, float], bases: Mapping[int, float]) -> list[float]:
+    """value / base of every round that has both, in the order of the rounds.
+
+    The two sides of a round were measured next to each other, so what the machine did to both
+    cancels out here and would not in a ratio of two medians. A base of 0 gives no ratio.
+    """
+    return [values[number] / bases[number] for number in sorted(values) if bases.get(number)]
+
+
+def best(bands: Mapping[str, Band], better: Literal["lower", "higher"]) -> str | None:
+    """The name with the best median, of several the first; None when there are no names."""
+    sign = 1 if better == "lower" else -1
+    return min(bands, key=lambda name: sign * bands[name].middle, default=None)
+
+
+def compare(before: Band, after: Band) -> Verdict:
+    """Whether the second is another figure than the first; bands that touch are noise."""
+    if min(before.count, after.count) < 2:
+        return "unknown"
+    if after.low > before.high:
+        return "higher"
+    return "lower" if after.high < before.low else "noise"
 
 
 def _upper_edge(index: int) -> int:

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.stats import LARGEST, SUB, Histogram, median, ratio, spread
+from bench.stats import (
+    LARGEST,
+    SUB,
+    Band,
+    Histogram,
+    Verdict,
+    band,
+    best,
+    compare,
+    median,
+    paired,
+)
 
 values = st.lists(st.integers(0, LARGEST) | st.integers(0, 5_000_000), min_size=1, max_size=60)
 
@@ -27,6 +38,14 @@ def test_percentile_is_nearest_rank_within_the_resolution(numbers: list[int], pe
     reported = filled(numbers).percentile(percent)
     assert true <= reported <= max(numbers)
     assert (reported - true) * SUB <= true
+
+
+@given(values, st.lists(st.floats(0.01, 100), max_size=9).map(sorted))
+def test_several_percentiles_are_those_one_by_one(
+    numbers: list[int], percents: list[float]
+) -> None:
+    histogram = filled(numbers)
+    assert histogram.percentiles(percents) == [histogram.percentile(each) for each in percents]
 
 
 @given(values, values)
@@ -96,13 +115,86 @@ def test_median_leaves_out_what_is_missing() -> None:
     assert median([None]) is None
 
 
-def test_ratio_needs_both_and_a_base() -> None:
-    assert ratio(3, 2) == 1.5
-    assert ratio(None, 2) is None
-    assert ratio(3, None) is None
-    assert ratio(3, 0) is None
+figures = st.floats(1e-3, 1e6)
+rounds = st.dictionaries(st.integers(1, 20), figures, max_size=8)
 
 
-def test_spread_is_relative_to_the_median() -> None:
-    assert spread([90, 100, 120]) == pytest.approx(0.3)
-    assert spread([100]) is None
+@given(st.lists(figures, min_size=1, max_size=9))
+def test_a_band_holds_its_values_and_its_median(numbers: list[float]) -> None:
+    made = band(numbers)
+    assert made is not None
+    assert all(made.low <= number <= made.high for number in numbers)
+    assert {made.low, made.high} <= set(numbers)
+    assert sum(number < made.middle for number in numbers) <= len(numbers) / 2
+    assert sum(number > made.middle for number in numbers) <= len(numbers) / 2
+    assert made.count == len(numbers)
+
+
+def test_no_values_make_no_band() -> None:
+    assert band([]) is None
+
+
+@given(rounds, st.data())
+def test_a_drift_of_the_machine_leaves_paired_ratios_alone(
+    bases: dict[int, float], data: st.DataObject
+) -> None:
+    values = {number: data.draw(figures) for number in bases}
+    drift = {number: data.draw(st.floats(0.5, 2)) for number in bases}
+    drifted = paired(
+        {number: value * drift[number] for number, value in values.items()},
+        {number: base * drift[number] for number, base in bases.items()},
+    )
+    assert drifted == pytest.approx(paired(values, bases))
+
+
+@given(rounds, rounds)
+def test_ratios_are_of_rounds_that_both_have(
+    values: dict[int, float], bases: dict[int, float]
+) -> None:
+    common = sorted(values.keys() & bases.keys())
+    assert paired(values, bases) == [values[number] / bases[number] for number in common]
+
+
+@given(rounds)
+def test_what_is_compared_with_itself_has_the_ratio_one(values: dict[int, float]) -> None:
+    assert paired(values, values) == [1.0] * len(values)
+
+
+def test_a_base_of_zero_gives_no_ratio() -> None:
+    assert paired({1: 3.0, 2: 3.0}, {1: 0.0, 2: 2.0}) == [1.5]
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), figures, min_size=1))
+def test_the_best_is_beaten_by_none(medians: dict[str, float]) -> None:
+    bands = {name: Band(value, value, value, 1) for name, value in medians.items()}
+    lowest, highest = best(bands, "lower"), best(bands, "higher")
+    assert lowest is not None
+    assert highest is not None
+    assert medians[lowest] == min(medians.values())
+    assert medians[highest] == max(medians.values())
+
+
+def test_nobody_is_the_best_of_none() -> None:
+    assert best({}, "lower") is None
+
+
+@given(st.lists(figures, min_size=2, max_size=5), st.lists(figures, min_size=2, max_size=5))
+def test_a_difference_is_noise_when_the_ranges_touch(left: list[float], right: list[float]) -> None:
+    before, after = band(left), band(right)
+    assert before is not None
+    assert after is not None
+    opposite: dict[Verdict, Verdict] = {"lower": "higher", "higher": "lower", "noise": "noise"}
+    assert compare(after, before) == opposite[compare(before, after)]
+    touches = max(min(left), min(right)) <= min(max(left), max(right))
+    assert (compare(before, after) == "noise") == touches
+    assert compare(before, before) == "noise"
+
+
+@pytest.mark.parametrize("counts", [(1, 3), (3, 1), (1, 1)])
+def test_one_round_says_nothing_about_noise(counts: tuple[int, int]) -> None:
+    assert compare(Band(1, 1, 1, counts[0]), Band(9, 9, 9, counts[1])) == "unknown"
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(12, "higher"), (5, "lower"), (10, "noise")])
+def test_direction_is_that_of_the_second(low: float, verdict: Verdict) -> None:
+    assert compare(Band(10, 9, 11, 3), Band(low, low - 0.5, low + 0.5, 3)) == verdict

@@ -1,0 +1,208 @@
+"""Workloads over WebSockets that the origin echoes: calls, streams, slow readers, idle tunnels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+from bench.children import Child
+from bench.client import Channel
+from bench.exchanges import requests_worker
+from bench.native import program
+from bench.opening import count_closed, open_calls
+from bench.outcome import Meter, Outcome, histogram, number, percentiles
+from bench.probe import Sample
+from bench.scenarios import MIB, Calls, Idle, Requests, Slow, Stream, beside
+from bench.stats import Histogram
+from bench.targets import Target
+
+__all__ = ["measure_calls", "measure_idle", "measure_stream"]
+
+READY_WAIT = 20.0  # seconds for a worker to start up
+# A load beside takes what is left of the cores: it must not make the generator late.
+BESIDE_NICENESS = 19
+WORK_GRACE = 30.0  # beyond the planned seconds: the workers' own bounds end before
+
+
+def measure_calls(scenario: Calls, target: Target, origin_pid: int | None) -> Outcome:
+    """One round of paced calls, with another load beside them where the scenario says so."""
+    working = scenario.warmup + scenario.seconds + WORK_GRACE
+    with ExitStack() as stack:
+        calls = stack.enter_context(open_calls(target.door, scenario.calls))
+        load = stack.enter_context(_calls_worker(scenario, calls))
+        load.hear("ready", READY_WAIT)
+        other = _start_beside(scenario, target, stack)
+        meter = Meter(target, origin_pid)
+        if other is not None:
+            other.go_on()
+        load.go_on()
+        load.hear("done", working)
+        meter.end()
+        load.go_on()
+        result = load.hear("result", working)
+        answers = _finish(other, working) if other is not None else None
+    latency, lateness = histogram(result, "latency"), histogram(result, "lateness")
+    outcome = _verified(result, latency, meter)
+    outcome.figures["per_second"] = number(result, "per_second")
+    outcome.figures |= {
+        f"late_{name}": value
+        for name, value in percentiles(lateness).items()
+        if name in ("p50", "p99")
+    }
+    outcome.histograms["lateness"] = lateness
+    outcome.invalid = outcome.invalid or _late(result)
+    if answers is not None:
+        outcome.raw["beside"] = answers
+        outcome.note = _describe_beside(scenario, answers)
+        return outcome
+    outcome.figures |= meter.per(
+        number(result, "echoed"), target.forwards, number(result, "cpu_ns")
+    )
+    return outcome
+
+
+def measure_stream(scenario: Stream, target: Target, origin_pid: int | None) -> Outcome:
+    """One round of messages as fast as they go, or as fast as a slow reader takes them."""
+    working = scenario.warmup + scenario.seconds + WORK_GRACE
+    slow = isinstance(scenario, Slow)
+    loaded: Sample | None = None
+    with (
+        open_calls(target.door, scenario.connections) as calls,
+        _stream_worker(scenario, calls) as load,
+    ):
+        load.hear("ready", READY_WAIT)
+        meter = Meter(target, origin_pid)
+        load.go_on()
+        if slow:
+            # Near the end: whatever holds more and more has had its time.
+            time.sleep(scenario.warmup + scenario.seconds * 0.9)
+            loaded = target.sample()
+        load.hear("done", working)
+        meter.end()
+        load.go_on()
+        result = load.hear("result", working)
+    outcome = _verified(result, histogram(result, "latency"), meter)
+    outcome.figures["per_second"] = number(result, "per_second")
+    outcome.figures["mb_per_second"] = number(result, "mb_per_second")
+    count = number(result, "echoed")
+    if scenario.cpu_per.endswith("MiB"):
+        count *= scenario.size / MIB
+    cpu = number(result, "cpu_ns")
+    outcome.figures |= meter.per(count, target.forwards, cpu)
+    if slow:
+        outcome.figures |= meter.pss(meter.before, loaded, scenario.connections)
+        outcome.raw["loaded"] = loaded
+    full = meter.saturated(cpu)
+    if full and target.forwards > 1:
+        outcome.invalid = outcome.invalid or full
+    elif full:
+        outcome.note = full
+    return outcome
+
+
+def measure_idle(scenario: Idle, target: Target, origin_pid: int | None) -> Outcome:
+    """Open tunnels, wait, and see what they cost while nothing happens."""
+    with open_calls(target.door, scenario.tunnels) as calls:
+        time.sleep(scenario.warmup)  # what opening left to do
+        meter = Meter(target, origin_pid)
+        begun = time.monotonic()
+        time.sleep(scenario.seconds)
+        meter.end()
+        elapsed = time.monotonic() - begun
+        closed = count_closed(calls)
+    outcome = Outcome(raw={**meter.raw(), "closed": closed})
+    figures = meter.per(elapsed, 1, None)
+    figures.pop("origin_cpu_us", None)
+    # Beyond a fresh start: a target that keeps what a round has used is not measured twice.
+    memory = meter.pss(target.idle, meter.after, scenario.tunnels)
+    outcome.figures = {**memory, **figures, "failed": closed}
+    if closed:
+        outcome.invalid = f"{closed} of {scenario.tunnels} tunnels were closed while idle"
+    return outcome
+
+
+def _calls_worker(scenario: Calls, calls: Sequence[Channel]) -> Child:
+    unrecorded = round(scenario.warmup * scenario.rate)
+    messages = max(round(scenario.seconds * scenario.rate), 1) + unrecorded
+    command = ["--rate", str(scenario.rate), "--size", str(scenario.size)]
+    command += ["--messages", str(messages), "--unrecorded", str(unrecorded)]
+    command += ["--text"] if scenario.kind == "text" else []
+    return _worker("calls", command, calls)
+
+
+def _stream_worker(scenario: Stream, calls: Sequence[Channel], niceness: int = 0) -> Child:
+    command = ["--size", str(scenario.size), "--in-flight", str(scenario.in_flight)]
+    command += ["--milliseconds", str(round(scenario.seconds * 1000))]
+    command += ["--warmup", str(round(scenario.warmup * 1000))]
+    command += ["--read-rate", str(scenario.read_rate if isinstance(scenario, Slow) else 0)]
+    return _worker("stream", command, calls, niceness)
+
+
+def _worker(
+    name: str, command: Sequence[str], calls: Sequence[Channel], niceness: int = 0
+) -> Child:
+    descriptors = [call.sock.fileno() for call in calls]
+    listed = ",".join(map(str, descriptors))
+    return Child(
+        name,
+        [*command, "--descriptors", listed],
+        program=program(name),
+        descriptors=descriptors,
+        niceness=niceness,
+    )
+
+
+def _start_beside(scenario: Calls, target: Target, stack: ExitStack) -> Child | None:
+    """The other load of a mixed scenario, ready to go; None when there is none."""
+    load = beside(scenario)
+    if load is None:
+        return None
+    if isinstance(load, Requests):
+        worker = stack.enter_context(requests_worker(load, target.door, BESIDE_NICENESS))
+    else:
+        calls = stack.enter_context(open_calls(target.door, load.connections))
+        worker = stack.enter_context(_stream_worker(load, calls, BESIDE_NICENESS))
+    worker.hear("ready", READY_WAIT)
+    return worker
+
+
+def _finish(worker: Child, seconds: float) -> dict[str, object]:
+    worker.hear("done", seconds)
+    worker.go_on()
+    return worker.hear("result", seconds)
+
+
+def _verified(result: Mapping[str, object], latency: Histogram, meter: Meter) -> Outcome:
+    """What every verified echo load says."""
+    faults = number(result, "reordered") + number(result, "duplicated")
+    figures = {
+        **percentiles(latency),
+        "lost": number(result, "lost"),
+        "reordered": faults,
+        "changed": number(result, "changed"),
+    }
+    causes = result["causes"]
+    assert isinstance(causes, list)
+    broken = int(number(result, "broken"))
+    return Outcome(
+        invalid=f"{broken} calls broke: {'; '.join(map(str, causes))}" if broken else "",
+        figures=figures,
+        histograms={"latency": latency},
+        raw={"load": dict(result), **meter.raw()},
+    )
+
+
+def _late(result: Mapping[str, object]) -> str:
+    if not result["saturated"]:
+        return ""
+    share = number(result, "late_share")
+    return f"saturated: the generator sent {share:.1%} of its messages over 5 ms late"
+
+
+def _describe_beside(scenario: Calls, other: Mapping[str, object]) -> str:
+    if scenario.flood:
+        failed = int(number(other, "failed"))
+        why = f", {failed} failed: {other['failure']}" if failed else ""
+        return f"beside: {number(other, 'per_second'):.0f} requests/s{why}"
+    return f"beside: {number(other, 'mb_per_second'):.0f} MB/s"

@@ -1,0 +1,1 @@
+"""Programs that are measured beside the relay: what its work looks like with other libraries."""

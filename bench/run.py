@@ -1,0 +1,149 @@
+"""A whole run: starts the targets, measures them round by round, writes what came out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import targets
+from bench.children import ChildFailed
+from bench.report import terminal
+from bench.report.files import write
+from bench.report.machine import Facts, describe
+from bench.report.progress import Progress
+from bench.report.results import Results, Subject, part_of, save
+from bench.report.tally import Tally
+from bench.rounds import Round, measure
+from bench.scenarios import Scenario
+from bench.targets import Target
+
+__all__ = ["Plan", "run"]
+
+ROUND = 0.8  # seconds that a round takes beside its scenario's own: processes start, calls open
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be measured.
+
+    Args:
+        names: of the targets that the harness starts.
+        given: what runs already.
+        rounds: how often each scenario meets each target.
+        path: an empty directory for the results.
+        mark: carried by every process that is started for the run (bench/probe.py).
+    """
+
+    scenarios: Sequence[Scenario]
+    names: Sequence[str]
+    given: Sequence[Target]
+    rounds: int
+    facts: Facts
+    path: Path
+    mark: str
+
+
+def run(plan: Plan) -> Results:
+    """Measure everything, print each scenario when it is done, write the results.
+
+    An interrupted run ends its targets first, then writes what there is and raises.
+
+    Raises:
+        ChildFailed: the origin did not start, or no target did; nothing was measured.
+        OSError: the results cannot be written.
+        KeyboardInterrupt: the user or SIGTERM ended the run.
+    """
+    results = Results(facts=plan.facts, subjects=())
+    print(f"{describe(plan.facts)}, load average {plan.facts.load_average:.2f}")
+    try:
+        with ExitStack() as stack:
+            started = _start(plan, results, stack)
+            _measure(plan, started, results)
+        results.complete = True
+    finally:
+        if results.parts:
+            _write(plan.path, results)
+        else:
+            plan.path.rmdir()
+    return results
+
+
+def _start(plan: Plan, results: Results, stack: ExitStack) -> tuple[list[Target], int]:
+    """Start the origin and every target that is there; the targets and the origin's process.
+
+    Raises:
+        ChildFailed: the origin did not start, or no target did.
+    """
+    child, urls = stack.enter_context(targets.origin())
+    measured: list[Target] = []
+    missing: list[str] = []
+    for each in targets.available(plan.names, child, urls, plan.mark):
+        try:
+            if isinstance(each, str):
+                missing.append(each)
+            else:
+                measured.append(stack.enter_context(each))
+        except ChildFailed as failed:
+            missing.append(str(failed))
+    measured += plan.given
+    for sentence in missing:
+        print(f"bench: left out: {sentence}", file=sys.stderr)
+    if not measured:
+        raise ChildFailed("no target could be started")
+    results.missing = missing
+    results.subjects = [Subject(each.name, each.kind, each.note) for each in measured]
+    return measured, child.pid
+
+
+def _measure(plan: Plan, started: tuple[list[Target], int], results: Results) -> None:
+    """All rounds of all scenarios; each scenario is printed and saved when it is done."""
+    measured, origin = started
+    each = plan.rounds * len(measured)
+    planned = sum(_planned(scenario) for scenario in plan.scenarios) * each
+    progress = Progress(planned, sys.stderr)
+    for place, scenario in enumerate(plan.scenarios, 1):
+        progress.begin(f"{scenario.name}, scenario {place} of {len(plan.scenarios)}")
+        rounds: list[Round] = []
+        try:
+            _rounds(scenario, measured, origin, plan.rounds, rounds, progress)
+        finally:
+            progress.clear()
+            if rounds:
+                results.parts.append(part_of(scenario, rounds))
+        tally = Tally(results.parts[-1], results.subjects)
+        print("", *terminal.table(tally), sep="\n", flush=True)
+        save(plan.path, results)
+
+
+def _rounds(
+    scenario: Scenario,
+    measured: Sequence[Target],
+    origin: int,
+    count: int,
+    rounds: list[Round],
+    progress: Progress,
+) -> None:
+    """Every target once per round, so that a drift of the machine meets them all.
+
+    The order turns round from one round to the next: none always runs after the same one.
+    """
+    for number in range(1, count + 1):
+        for target in measured if number % 2 else reversed(measured):
+            progress.step(f"{scenario.name} {number}/{count} {target.name}")
+            rounds.append(measure(scenario, target, number, origin))
+            progress.done(_planned(scenario))
+
+
+def _planned(scenario: Scenario) -> float:
+    return scenario.warmup + scenario.seconds + ROUND
+
+
+def _write(path: Path, results: Results) -> None:
+    save(path, results)
+    said = write(path, results)
+    print(f"\nresults: {path}")
+    if said:
+        print(f"bench: {said}", file=sys.stderr)
