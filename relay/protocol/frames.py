@@ -149,19 +149,22 @@ class FrameTracker:
                 if total == size and second & MASK == self._mask_bit and not self._max_message:
                     self.messages += 1
                     return size
-        position = self._skip_whole(data, size) if self._plain and not self._max_message else 0
+        position = 0
         while position < size and not self.closed and self.violation is None:
-            position = self._step(data, position, size)
+            if not (self._remaining or self._head or self._fragmented or self._max_message):
+                position = self._skip_whole(data, position, size)
+            if position < size:
+                position = self._step(data, position, size)
         self._plain = self._between_messages()
         return position
 
-    def _skip_whole(self, data: Bytes, size: int) -> int:
+    def _skip_whole(self, data: Bytes, position: int, size: int) -> int:
         """Pass over whole unfragmented data frames below 64 KiB; where the next thing begins.
 
         A burst after a stall is many of them in one read; each is judged as in `_judge`.
         """
         short, medium, mask_bit = self._short, self._medium, self._mask_bit
-        position, messages = 0, 0
+        messages = 0
         while position + 4 <= size:
             first, second = data[position], data[position + 1]
             if (first != 0x82 and first != 0x81) or second & MASK != mask_bit:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from relay.protocol.lifecycle import Event, Flow
-from relay.pump.transfer import READ_SIZE, Transfer, interest
+from relay.pump.transfer import LEAST_READ, READ_SIZE, Transfer, interest
 from tests.helpers.pump import Call, Rig, frame, rig
 
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
@@ -120,3 +120,21 @@ def test_interest(r: Rig, flow: Flow, eof: bool, held: bytes, owed: bytes) -> No
     incoming.held = outgoing.held = b""
     reads = not eof and (not held or flow in (Flow.CLOSED, Flow.BROKEN))
     assert mask == (IN if reads else 0) | (OUT if owed else 0)
+
+
+def test_tiny_frames_make_reads_smaller_and_large_ones_larger_again(r: Rig) -> None:
+    """A flood of them is passed on whole, but in turns that are short."""
+    call = r.call()
+    transfer = r.pump.tunnels["call"].from_client
+    tiny = frame(b"", masked=True) * 100_000
+    call.client.send(tiny)
+    r.settle()
+    assert bytes(call.bot.received) == tiny
+    assert transfer.room <= LEAST_READ
+    (live,) = r.pump.snapshot()
+    assert live.from_client.messages == 100_000
+    large = frame(b"x" * 4_000_000, masked=True)
+    call.client.send(large)
+    r.settle()
+    assert bytes(call.bot.received) == tiny + large
+    assert transfer.room == READ_SIZE
