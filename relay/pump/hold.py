@@ -50,14 +50,14 @@ class Holds:
     def __init__(self, pump: Pump, clock: Callable[[], float]) -> None:
         self._pump = pump
         self._clock = clock
-        self._held: dict[str, _Held] = {}
-        self._reports: list[Finished] = []
+        self.held: dict[str, _Held] = {}
+        self.reports: list[Finished] = []
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self.held)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._held
+        return name in self.held
 
     def add(self, message: Hold, sock: socket.socket) -> None:
         """Own the socket of a request that has been sent, and wait for its answer.
@@ -65,44 +65,43 @@ class Holds:
         Raises:
             ValueError: a hold of this name exists; the socket stays the caller's.
         """
-        if message.tunnel in self._held:
+        if message.tunnel in self.held:
             raise ValueError(f"hold {message.tunnel} exists")
         held = _Held(message, sock, self._clock())
-        self._held[message.tunnel] = held
+        self.held[message.tunnel] = held
         self._pump.watch(sock.fileno(), partial(self._read, held))
 
     def end(self, name: str, cause: str) -> None:
         """Give a request up; unknown names are ignored. The bot sees its connection close."""
-        held = self._held.get(name)
+        held = self.held.get(name)
         if held is not None:
             self._finish(held, cause)
 
     def end_all(self, cause: str) -> None:
-        for name in list(self._held):
+        for name in list(self.held):
             self.end(name, cause)
 
     def sweep(self) -> None:
         """End what has lasted too long; called every turn."""
-        if self._held:
-            now = self._clock()
-            for held in [each for each in self._held.values() if now >= each.deadline]:
-                self._finish(held, "time_limit")
+        now = self._clock()
+        for held in [each for each in self.held.values() if now >= each.deadline]:
+            self._finish(held, "time_limit")
 
     def snapshot(self) -> list[Live]:
         """Every held request, in the form of a tunnel that carries nothing."""
         now = self._clock()
         return [
             Live(name, held.message.session, round(now - held.started, 6), Figures(), Figures())
-            for name, held in self._held.items()
+            for name, held in self.held.items()
         ]
 
     def take_reports(self) -> list[Finished]:
         """Reports of requests that ended since the last call."""
-        taken, self._reports = self._reports, []
+        taken, self.reports = self.reports, []
         return taken
 
     def _read(self, held: _Held) -> None:
-        if self._held.get(held.message.tunnel) is not held:
+        if self.held.get(held.message.tunnel) is not held:
             return  # ended by an order that came in the same turn
         try:
             data = held.sock.recv(READ_SIZE)
@@ -119,12 +118,12 @@ class Holds:
 
     def _finish(self, held: _Held, cause: str, status: int | None = None) -> None:
         message, none = held.message, Figures()
-        del self._held[message.tunnel]
+        del self.held[message.tunnel]
         self._pump.unwatch(held.sock.fileno())
         held.sock.close()
         seconds = round(self._clock() - held.started, 6)
         reason = "" if status is None else f"HTTP {status}"
-        self._reports.append(
+        self.reports.append(
             Finished(message.tunnel, message.session, cause, None, reason, seconds, none, none)
         )
 

@@ -101,15 +101,18 @@ class PumpProcess:
         """Serve until told to quit, or until nobody is left to serve."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's
         with self._watching_sigterm():
-            while not self.over():
+            while self.pump.tunnels or not self.over():
                 self.turn(TURN_TIMEOUT)
         self.close()
 
     def turn(self, timeout: float) -> None:
         """One turn of the pump, then its reports on their way."""
-        self.pump.turn(timeout)
-        self.holds.sweep()
-        self._collect()
+        pump, holds = self.pump, self.holds
+        pump.turn(timeout)
+        if holds.held:
+            holds.sweep()
+        if pump.reports or pump.questions or holds.reports or self._outbox:
+            self._collect()
 
     def close(self) -> None:
         """Leave what was not recorded in the spool; drop everything else."""

@@ -29,6 +29,7 @@ SWEEP_CLOSING = 0.25
 SWEEP_ALL = 1.0
 
 ANSWERS = (Event.UPSTREAM_EOF, Event.UPSTREAM_LOST)
+EPOLLIN = select.EPOLLIN
 READABLE = ~select.EPOLLOUT  # IN, HUP and ERR all mean: a read will tell
 
 
@@ -48,7 +49,7 @@ class Pump:
         self._view = memoryview(self._scratch)
         self._released: list[End] = []
         self._retired: list[Tunnel] = []
-        self._reports: deque[Finished] = deque()
+        self.reports: deque[Finished] = deque()
         self.questions: list[BotEnded] = []
         self._next_sweep = self._next_full_sweep = 0.0
         self.tunnels: dict[str, Tunnel] = {}
@@ -113,8 +114,8 @@ class Pump:
 
     def turn(self, timeout: float) -> None:
         """Wait at most `timeout` seconds for readiness and serve one batch."""
-        wait = min(timeout, SWEEP_CLOSING if self.closing else SWEEP_ALL)
-        events = self._epoll.poll(wait, MAX_EVENTS)
+        wait = SWEEP_CLOSING if self.closing else SWEEP_ALL
+        events = self._epoll.poll(timeout if timeout < wait else wait, MAX_EVENTS)
         self.turns += 1
         now = self._clock()
         ends, scratch, view = self._ends, self._scratch, self._view
@@ -125,18 +126,20 @@ class Pump:
                 others = self._note_other(others, fd)
                 continue
             try:
-                if mask & READABLE and end.registered & select.EPOLLIN:
+                if mask & READABLE and end.registered & EPOLLIN:
                     end.incoming.pull(scratch, view, now)
-                if mask != select.EPOLLIN and end.outgoing.held:
+                if mask != EPOLLIN and end.outgoing.held:
                     end.outgoing.flush(now)
             except Exception:
                 # No tunnel may stop the pump. What is not foreseen ends its tunnel.
                 self._drop(end.tunnel, now)
         if now >= self._next_sweep:
             self._sweep(now)
-        self._close_released()
-        for callback in others or ():
-            callback()
+        if self._released or self._retired:
+            self._close_released()
+        if others:
+            for callback in others:
+                callback()
         took = self._clock() - now
         self.busy += took
         if took > self.longest_turn:
@@ -184,8 +187,8 @@ class Pump:
 
     def take_reports(self) -> list[Finished]:
         """Reports of tunnels that ended since the last call."""
-        taken = list(self._reports)
-        self._reports.clear()
+        taken = list(self.reports)
+        self.reports.clear()
         return taken
 
     def take_questions(self) -> list[BotEnded]:
@@ -224,7 +227,7 @@ class Pump:
         name = tunnel.adopt.tunnel
         self.tunnels.pop(name, None)
         self.closing.pop(name, None)
-        self._reports.append(tunnel.report(now))
+        self.reports.append(tunnel.report(now))
         for transfer in (tunnel.from_client, tunnel.from_bot):
             self._bytes += transfer.bytes
             self._messages += transfer.tracker.messages

@@ -39,6 +39,8 @@ LEAST_READ = 8 * 1024
 NOTABLE_GAP = 0.032
 GAP_CLASSES = 8
 
+OPEN, CUTTING = Flow.OPEN, Flow.CUTTING
+
 
 class End:
     """One socket of a tunnel: the transfer that reads it and the one that writes it."""
@@ -164,9 +166,9 @@ class Transfer:
         if gap > self.usual_gap:
             self._note_gap(gap)
         tracker = self.tracker
-        if self.flow is Flow.OPEN:
+        if self.flow is OPEN:
             passed = tracker.feed(data, size)
-        elif self.flow is Flow.CUTTING:
+        elif self.flow is CUTTING:
             passed = tracker.cut(data, size)
         else:
             self._drop(data, size, now)
@@ -184,7 +186,7 @@ class Transfer:
                 self.hold(bytes(view[sent:passed]), now)
         if size >= LEAST_READ:
             self._pace()
-        if passed != size or tracker.closed or self.flow is Flow.CUTTING:
+        if passed != size or tracker.closed or self.flow is CUTTING:
             rest = data[passed:size]
             self.tunnel.marked(self, now)
             if rest and tracker.violation is None and not tracker.closed:
