@@ -30,6 +30,7 @@ from relay.ops.log import Log, configure
 from relay.policy.routes import ADMIN, PUBLIC, Route
 from relay.pump_processes import PumpProcesses, hold_directory, node_name
 from relay.server.admin import ADMIN_HANDLERS
+from relay.server.calls import Calls, Frames
 from relay.server.connection import Routes
 from relay.server.exchange import Front
 from relay.server.http_proxy import SessionRequest
@@ -151,9 +152,8 @@ class Daemon:
                 front = await self._wire(config, store, pool, processes, background, settling)
                 admin_listener = Listener(admin, front, ADMIN_ROUTES, MAX_ADMIN_CONNECTIONS)
                 background.start_soon(admin_listener.serve)  # to the very end
-                listener = Listener(
-                    public, front, PUBLIC_ROUTES, config.limits.max_connections or most
-                )
+                most = config.limits.max_connections or most
+                listener = Listener(public, front, PUBLIC_ROUTES, most, front.calls.frames.count)
                 self._log.event("listening", url=public_url, admin=_url_of(admin[0]))
                 async with trio.open_nursery() as connections:
                     connections.start_soon(listener.serve)
@@ -189,6 +189,7 @@ class Daemon:
             pool=pool,
             sessions=keeper,
             pumps=pumps,
+            calls=Calls(pumps, Frames(keeper, self._log, background)),
             log=self._log,
             background=background,
             now=time.time,
@@ -227,15 +228,15 @@ class Daemon:
         listener.end_idle()
         with trio.move_on_after(self._config.limits.drain_timeout):
             # What was under way goes on to its answer, and a caller who was let in to a call.
-            while listener.finishing() or front.pumps.count():
+            while listener.finishing() or front.calls.count():
                 with trio.move_on_after(END_POLL):
                     await self._hurry.wait()
                     return
 
     async def _end_calls(self, front: Front, processes: PumpProcesses) -> None:
-        await front.pumps.end_all()
+        await front.calls.end_all()
         with trio.move_on_after(self._config.limits.close_timeout + END_MARGIN):
-            while front.pumps.count():
+            while front.calls.count():
                 await trio.sleep(END_POLL)
         await front.pumps.quit()
         if not await front.pumps.wait_gone():
@@ -252,7 +253,7 @@ class Daemon:
             with contextlib.suppress(StoreError):
                 for session in await front.store.stop_requests():
                     await front.sessions.stop(session.id)
-                    await front.pumps.end(session.id, "stop")
+                    await front.calls.end(session.id, "stop")
 
     async def _sweep(self, keeper: SessionKeeper) -> None:
         while True:

@@ -20,6 +20,8 @@ __all__ = ["OF_COMMAND", "bots_path", "check_agent", "check_instances_across"]
 
 # The body of /start and every URL that is made from it stay far below max_target.
 MAX_PATH = 1024
+# What `frames` relays by default: images fit; a pump looks at nothing but headers.
+FRAMES_MESSAGE = 16 * 1024 * 1024
 # RFC 3986 §3.3, without the escapes that a route never needs.
 ROUTE = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 # RFC 7064 and 7065: what a WebRTC client takes as a server's address.
@@ -53,6 +55,8 @@ def check_agent(
         organization=table.organization or "",
         instances=_instances(problems, f"{where}.instances", table),
         websocket_auth=table.websocket_auth,
+        relay=table.relay,
+        max_message_size=_max_message_size(table),
         sessions_per_instance=table.sessions_per_instance,
         max_session_duration=table.max_session_duration,
         idle_timeout=table.idle_timeout,
@@ -81,8 +85,6 @@ def _check_agent(
     elif name not in organizations:
         near = suggestion(name, organizations)
         problems.add(f"{where}.organization", f"no such organization: {quoted(name)}{near}")
-    if table.relay == "frames":
-        problems.add(f"{where}.relay", '"frames" is not available in this version; use "tunnel"')
     if table.min_agents is not None:
         problems.add(f"{where}.min_agents", f"not available in this version; {NO_MINIMUM}")
     here = f"{where}.instances"
@@ -96,6 +98,13 @@ def _check_agent(
             problems.add(f"{where}.{key}", "only for bots that are started with command")
     _check_route(problems, f"{where}.ws_path", table.ws_path)
     _check_route(problems, f"{where}.ready_path", table.ready_path)
+
+
+def _max_message_size(table: AgentTable) -> int:
+    """A tunnel does not look at messages unless it is asked to; who looks has a limit."""
+    if table.max_message_size is not None:
+        return table.max_message_size
+    return FRAMES_MESSAGE if table.relay == "frames" else 0
 
 
 def _instances(problems: Problems, where: str, table: AgentTable) -> tuple[str, ...]:

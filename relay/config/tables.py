@@ -182,7 +182,11 @@ class AgentTable(msgspec.Struct, frozen=True):
     websocket_auth: Annotated[Literal["token", "none"], _is('"token" or "none"')] = (
         _AGENT.websocket_auth
     )
-    relay: Annotated[Literal["tunnel", "frames"], _is('"tunnel"')] = "tunnel"
+    relay: Annotated[Literal["tunnel", "frames"], _is('"tunnel" or "frames"')] = _AGENT.relay
+    max_message_size: Annotated[
+        Annotated[int, msgspec.Meta(ge=0, le=GIB)] | None,
+        _is(f"an integer of bytes from 0, for no limit, to {GIB}"),
+    ] = None
     instances: Texts | None = None
     command: Texts | None = None
     cwd: OptionalText = None

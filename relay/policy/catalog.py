@@ -102,6 +102,9 @@ class Agent(msgspec.Struct, frozen=True):
     stop_timeout: float = 30 * SECOND
     log_size: int = 1024 * KIB
     websocket_auth: Literal["token", "none"] = "token"
+    relay: Literal["tunnel", "frames"] = "tunnel"
+    # A message in bytes; 0 is no limit.
+    max_message_size: int = 0
     sessions_per_instance: int = 1
     max_session_duration: float = 7200 * SECOND
     idle_timeout: float = 0.0

@@ -23,6 +23,7 @@ __all__ = [
     "Ending",
     "Event",
     "Flow",
+    "Kind",
     "Side",
     "TransferState",
     "TunnelState",
@@ -63,6 +64,7 @@ class Kind(Enum):
     LOST = "lost"  # reset, a failed write, or FIN inside a frame
     VIOLATION = "violation"  # an illegal header from the side
     TOO_BIG = "too big"  # a message over the limit from the side
+    NOT_TEXT = "not text"  # text from the side that is not UTF-8, where it is looked at
     CUT = "cut"  # the awaited Close was written into the side's transfer
     TORN = "torn"  # the side's transfer ended inside a frame
 
@@ -75,6 +77,7 @@ class Event(Enum):
     DOWNSTREAM_LOST = (Side.DOWNSTREAM, Kind.LOST)
     DOWNSTREAM_VIOLATION = (Side.DOWNSTREAM, Kind.VIOLATION)
     DOWNSTREAM_TOO_BIG = (Side.DOWNSTREAM, Kind.TOO_BIG)
+    DOWNSTREAM_NOT_TEXT = (Side.DOWNSTREAM, Kind.NOT_TEXT)
     DOWNSTREAM_CUT = (Side.DOWNSTREAM, Kind.CUT)
     DOWNSTREAM_TORN = (Side.DOWNSTREAM, Kind.TORN)
     UPSTREAM_CLOSE = (Side.UPSTREAM, Kind.CLOSE)
@@ -82,6 +85,7 @@ class Event(Enum):
     UPSTREAM_LOST = (Side.UPSTREAM, Kind.LOST)
     UPSTREAM_VIOLATION = (Side.UPSTREAM, Kind.VIOLATION)
     UPSTREAM_TOO_BIG = (Side.UPSTREAM, Kind.TOO_BIG)
+    UPSTREAM_NOT_TEXT = (Side.UPSTREAM, Kind.NOT_TEXT)
     UPSTREAM_CUT = (Side.UPSTREAM, Kind.CUT)
     UPSTREAM_TORN = (Side.UPSTREAM, Kind.TORN)
     STOP = (None, "stop")
@@ -119,6 +123,8 @@ ENDINGS: dict[Event, Ending] = {
     Event.UPSTREAM_VIOLATION: Ending("bot_protocol_error", 1002, 1002, "protocol error"),
     Event.DOWNSTREAM_TOO_BIG: Ending("client_message_too_big", 1009, 1009, "message too big"),
     Event.UPSTREAM_TOO_BIG: Ending("bot_message_too_big", 1009, 1009, "message too big"),
+    Event.DOWNSTREAM_NOT_TEXT: Ending("client_protocol_error", 1007, 1007, "not UTF-8"),
+    Event.UPSTREAM_NOT_TEXT: Ending("bot_protocol_error", 1007, 1007, "not UTF-8"),
     Event.STOP: Ending("stopped", 1001, 1001, "stopped"),
     Event.TIME_LIMIT: Ending("time_limit", 1001, 1001, "time limit"),
     Event.IDLE: Ending("idle", 1001, 1001, "idle"),
@@ -135,6 +141,7 @@ OWN: dict[Kind, tuple[Flow, Flow, Flow, Flow]] = {
     Kind.LOST: (CUTTING, CUTTING, CLOSED, BROKEN),
     Kind.VIOLATION: (CUTTING, CUTTING, CLOSED, BROKEN),
     Kind.TOO_BIG: (CUTTING, CUTTING, CLOSED, BROKEN),
+    Kind.NOT_TEXT: (CUTTING, CUTTING, CLOSED, BROKEN),
     Kind.CUT: (OPEN, CLOSED, CLOSED, BROKEN),
     Kind.TORN: (BROKEN, BROKEN, CLOSED, BROKEN),
 }
@@ -144,6 +151,7 @@ OTHER: dict[Kind, tuple[Flow, Flow, Flow, Flow]] = {
     Kind.LOST: (BROKEN, BROKEN, BROKEN, BROKEN),
     Kind.VIOLATION: (CUTTING, CUTTING, CLOSED, BROKEN),
     Kind.TOO_BIG: (CUTTING, CUTTING, CLOSED, BROKEN),
+    Kind.NOT_TEXT: (CUTTING, CUTTING, CLOSED, BROKEN),
     Kind.CUT: (OPEN, CUTTING, CLOSED, BROKEN),
     Kind.TORN: (BROKEN, BROKEN, BROKEN, BROKEN),
 }

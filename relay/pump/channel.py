@@ -14,9 +14,11 @@ to control   Live (one per tunnel), Finished (until Recorded), Ready (after the 
 from __future__ import annotations
 
 __all__ = [
+    "GAP_CLASSES",
     "MAX_EARLY",
     "MAX_MESSAGE",
     "MAX_NAME",
+    "NOTABLE_GAP",
     "VERSION",
     "Adopt",
     "Ask",
@@ -35,6 +37,7 @@ __all__ = [
     "Totals",
     "decode_to_control",
     "decode_to_pump",
+    "gap_class",
     "receive",
     "send",
 ]
@@ -65,6 +68,11 @@ RIGHTS_SPACE = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 # about it fits into a message.
 MAX_NAME = 256
 
+# Gaps from this long on are counted by their length, each class twice the one before:
+# 32 ms is more than one message of a 20 ms stream missing, the last class is over 4 s.
+NOTABLE_GAP = 0.032
+GAP_CLASSES = 8
+
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 
 
@@ -83,6 +91,11 @@ class Figures(msgspec.Struct, frozen=True):
     held_time: float = 0.0
     gaps: tuple[int, ...] = ()
     longest_hold: float = 0.0
+
+
+def gap_class(gap: float) -> int:
+    """Which of the `GAP_CLASSES` a notable gap belongs to."""
+    return min(int(gap / NOTABLE_GAP).bit_length(), GAP_CLASSES) - 1
 
 
 class Adopt(msgspec.Struct, frozen=True, tag=True):

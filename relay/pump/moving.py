@@ -13,9 +13,9 @@ import socket
 
 import msgspec
 
-from relay.pump.channel import Adopt
+from relay.pump.channel import NOTABLE_GAP, Adopt
 from relay.pump.pump import Pump
-from relay.pump.transfer import NOTABLE_GAP, Transfer
+from relay.pump.transfer import Transfer
 from relay.pump.tunnel import Tunnel
 
 

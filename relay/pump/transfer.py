@@ -21,7 +21,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from relay.protocol.lifecycle import Flow, Side
-from relay.pump.channel import Figures
+from relay.pump.channel import GAP_CLASSES, NOTABLE_GAP, Figures, gap_class
 
 if TYPE_CHECKING:
     from relay.protocol.frames import FrameTracker
@@ -34,10 +34,6 @@ READ_SIZE = 256 * 1024
 # number: some 0.3 ms, so that a flood of tiny frames delays no call for long.
 MANY_FRAMES = 1024
 LEAST_READ = 8 * 1024
-# Gaps from this long on are counted by their length, each class twice the one before:
-# 32 ms is more than one message of a 20 ms stream missing, the last class is over 4 s.
-NOTABLE_GAP = 0.032
-GAP_CLASSES = 8
 
 OPEN, CUTTING = Flow.OPEN, Flow.CUTTING
 
@@ -206,7 +202,7 @@ class Transfer:
             self.largest_gap = gap
             self.usual_gap = min(gap, NOTABLE_GAP)
         if gap >= NOTABLE_GAP:
-            self.gaps[min(int(gap / NOTABLE_GAP).bit_length(), GAP_CLASSES) - 1] += 1
+            self.gaps[gap_class(gap)] += 1
 
     def _drop(self, data: bytes | bytearray, size: int, now: float) -> None:
         """Follow what comes behind the last Close written, only to see the answering one."""

@@ -23,6 +23,7 @@ from relay.protocol.target import Target, redacted
 from relay.server import replies
 
 if TYPE_CHECKING:
+    from relay.server.calls import Calls
     from relay.server.pumps import Pumps
     from relay.server.sessions import SessionKeeper
 
@@ -62,6 +63,7 @@ class Front:
     pool: InstancePool
     sessions: SessionKeeper
     pumps: Pumps
+    calls: Calls
     log: Log
     background: trio.Nursery
     now: Callable[[], float]

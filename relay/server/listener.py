@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -26,15 +26,22 @@ class Listener:
 
     Args:
         most: connections at a time; over it a connection is told 503 and closed.
+        kept: how many calls have taken theirs and hold it in this process.
     """
 
     def __init__(
-        self, listeners: Sequence[trio.SocketListener], front: Front, routes: Routes, most: int
+        self,
+        listeners: Sequence[trio.SocketListener],
+        front: Front,
+        routes: Routes,
+        most: int,
+        kept: Callable[[], int] = lambda: 0,
     ) -> None:
         self.listeners = listeners
         self._front = front
         self._routes = routes
         self._most = most
+        self._kept = kept
         self._connections: set[Connection] = set()
         self._finishing: set[Connection] = set()
 
@@ -54,7 +61,7 @@ class Listener:
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
         connection = Connection(stream, _peer(stream), self._front, self._routes)
-        if len(self._connections) >= self._most:
+        if len(self._connections) + self._kept() >= self._most:
             await connection.refuse_accept(
                 Refusal(
                     503,

@@ -92,7 +92,7 @@ async def stop_session(front: Front, session_id: str) -> None:
     if state is None:
         raise no_session()
     if state is SessionState.ACTIVE:
-        await front.pumps.end(session_id, "stop")
+        await front.calls.end(session_id, "stop")
 
 
 class Preflight:

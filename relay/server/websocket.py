@@ -1,4 +1,4 @@
-"""`/ws/generic/…`: check the token, find a bot, shake hands on both sides, hand over to a pump.
+"""`/ws/generic/…`: check the token, find a bot, shake hands on both sides, have it relayed.
 
 The caller gets a 101 only when the bot has answered its own; until then every end is
 an HTTP status. The token is claimed before a place is looked for, given back when the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["GenericWebSocket", "ProviderWebSocket"]
 
+from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
 import trio
@@ -64,6 +65,8 @@ class GenericWebSocket:
         parameters = exchange.url.parameters()
         self._agent = _find_agent(exchange, parameters)
         exchange.agent = self._agent.name
+        if self._agent.relay == "frames":
+            self._upgrade = replace(self._upgrade, extensions=())  # no compression
         self._claims = _check_token(exchange, self._agent, parameters)
         body = decode_body([value for name, value in parameters if name == b"body"])
         # Both checked here, so that nothing is claimed for a request that can't go on.
@@ -184,18 +187,41 @@ class GenericWebSocket:
                 await self._hand_over(answer)
 
     async def _hand_over(self, answer: BotAnswer) -> None:
-        """Spend the token, then give both sockets to a pump, which sends the 101."""
+        """Spend the token, then give both sockets to who relays them, and sends the 101."""
         exchange, caller, bot = self._exchange, self._caller, self._bot
         front, client = exchange.front, exchange.stream
         assert bot is not None
         assert isinstance(client, trio.SocketStream)
+        frames = self._agent.relay == "frames"
         try:
-            front.pumps.require()  # before the token is spent
+            if not frames:
+                front.pumps.require()  # before the token is spent
             await front.sessions.activate(caller)
         except BaseException:
             await self._give_back("no_instance")
             raise
-        session_id = caller.session.id
+        message = self._adoption(answer, bot.early)
+        if frames:
+            exchange.status = 101
+            exchange.leave()
+            # Taken out of the stream, which is closed with its connection's task.
+            taken = trio.socket.socket(fileno=client.socket.detach())
+            front.calls.frames.adopt(message, trio.SocketStream(taken), bot.stream)
+            return
+        try:
+            await front.pumps.adopt(message, client.socket.fileno(), bot.stream.socket.fileno())
+        except Refusal:
+            await trio.aclose_forcefully(bot.stream)
+            await front.sessions.end(message.session, SessionEnd("pump_died"))
+            raise
+        exchange.status = 101
+        exchange.leave()
+        client.socket.close()
+        bot.stream.socket.close()
+
+    def _adoption(self, answer: BotAnswer, early: bytes) -> Adopt:
+        """The call as its relay is told of it; `early` came behind the bot's 101."""
+        exchange, session_id = self._exchange, self._caller.session.id
         own = [
             (b"X-Daily-Session-Id", session_id.encode()),
             (b"X-Request-Id", exchange.request_id.encode()),
@@ -203,29 +229,20 @@ class GenericWebSocket:
         chosen = BotAnswer(
             answer.subprotocol, answer.extensions, tuple(from_bot_upgrade(answer.fields))
         )
-        message = Adopt(
+        return Adopt(
             tunnel=session_id,
             session=session_id,
             preface=switching(self._upgrade.key, chosen, own),
             from_client=exchange.heads.take(),
-            from_bot=bot.early,
+            from_bot=early,
             rsv=answer.rsv,
+            max_message=self._agent.max_message_size,
             max_seconds=self._agent.max_session_duration,
             idle_seconds=self._agent.idle_timeout,
             ping_seconds=self._agent.ping_interval,
-            close_timeout=front.limits.close_timeout,
+            close_timeout=exchange.front.limits.close_timeout,
             watched=bool(self._agent.command),
         )
-        try:
-            await front.pumps.adopt(message, client.socket.fileno(), bot.stream.socket.fileno())
-        except Refusal:
-            await trio.aclose_forcefully(bot.stream)
-            await front.sessions.end(session_id, SessionEnd("pump_died"))
-            raise
-        exchange.status = 101
-        exchange.leave()
-        client.socket.close()
-        bot.stream.socket.close()
 
 
 class ProviderWebSocket:

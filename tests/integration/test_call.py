@@ -103,9 +103,11 @@ def test_the_instance_is_free_again_after_each_call(daemon: Daemon, bot: Bot) ->
     assert wait_until(lambda: bot.get("/status")["sessions"] == [], "the bot is idle")
 
 
-def test_a_silent_call_is_pinged_and_ends(bot: Bot, tmp_path: Path) -> None:
+@pytest.mark.parametrize("relay", ["tunnel", "frames"])
+def test_a_silent_call_is_pinged_and_ends(bot: Bot, tmp_path: Path, relay: str) -> None:
     """Both are off unless asked for; the pings do not count as activity."""
-    with running_daemon(tmp_path, [bot.url], "idle_timeout = 2\nping_interval = 0.5") as daemon:
+    timers = f'relay = "{relay}"\nidle_timeout = 2\nping_interval = 0.5'
+    with running_daemon(tmp_path, [bot.url], timers) as daemon:
         started = daemon.start_when_free()
         with call(started) as ws:
             with pytest.raises(ConnectionClosed):

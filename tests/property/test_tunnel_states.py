@@ -31,7 +31,7 @@ def possible(state: TunnelState) -> list[Event]:
         if not transfer.eof:
             kinds += [Kind.EOF]
             if not transfer.answered:
-                kinds += [Kind.CLOSE, Kind.VIOLATION, Kind.TOO_BIG]
+                kinds += [Kind.CLOSE, Kind.VIOLATION, Kind.TOO_BIG, Kind.NOT_TEXT]
         if transfer.flow is Flow.CUTTING:
             kinds += [Kind.CUT, Kind.TORN]
         found += [Event((side, kind)) for kind in kinds]

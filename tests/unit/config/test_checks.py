@@ -196,8 +196,8 @@ def test_tables_of_the_wrong_type_are_one_problem_each(file: ConfigFile) -> None
     ("lines", "where", "expected"),
     [
         ("min_agents = 1\ninstances = ['http://h:1']", "min_agents", "not available in this ver"),
-        ("relay = 'frames'\ninstances = ['http://h:1']", "relay", '"frames" is not available in'),
         ("relay = 'x'\ninstances = ['http://h:1']", "relay", 'found "x" (a string), expected "tun'),
+        ("max_message_size = -1\ninstances = ['http://h:1']", "max_message_size", "found -1 ("),
         ("", "instances", "no bot given, expected a list such as"),
         ("instances = []", "instances", "no bot given"),
         ("instances = 'http://h:1'", "instances", 'found "http://h:1" (a string), expected a list'),
@@ -262,3 +262,20 @@ def test_an_unknown_organization_is_refused_with_the_nearest_one(file: ConfigFil
 def test_instances_have_one_spelling(file: ConfigFile, given: str, normal: str) -> None:
     config = file.load(agent(f"instances = ['{given}']"))
     assert config.catalog.agents["bot"].instances == (normal,)
+
+
+@pytest.mark.parametrize(
+    ("lines", "relay", "limit"),
+    [
+        ("", "tunnel", 0),
+        ('relay = "frames"', "frames", 16 * 1024 * 1024),
+        ('relay = "frames"\nmax_message_size = 0', "frames", 0),
+        ("max_message_size = 500", "tunnel", 500),
+    ],
+)
+def test_the_limit_of_messages_depends_on_the_relay(
+    file: ConfigFile, lines: str, relay: str, limit: int
+) -> None:
+    config = file.load(agent(f"instances = ['http://h:1']\n{lines}"))
+    bot = config.catalog.agents["bot"]
+    assert (bot.relay, bot.max_message_size) == (relay, limit)

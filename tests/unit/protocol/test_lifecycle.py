@@ -141,6 +141,8 @@ DECIDED: list[tuple[Event, str, int | str | None, int | str | None, str]] = [
     (Event.UPSTREAM_VIOLATION, "bot_protocol_error", 1002, 1002, "protocol error"),
     (Event.DOWNSTREAM_TOO_BIG, "client_message_too_big", 1009, 1009, "message too big"),
     (Event.UPSTREAM_TOO_BIG, "bot_message_too_big", 1009, 1009, "message too big"),
+    (Event.DOWNSTREAM_NOT_TEXT, "client_protocol_error", 1007, 1007, "not UTF-8"),
+    (Event.UPSTREAM_NOT_TEXT, "bot_protocol_error", 1007, 1007, "not UTF-8"),
 ]
 
 

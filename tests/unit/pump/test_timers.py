@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from relay.protocol.lifecycle import Event
-from relay.pump.channel import Totals
+from relay.pump.channel import GAP_CLASSES, NOTABLE_GAP, Totals
 from relay.pump.pump import SWEEP_ALL
-from relay.pump.transfer import GAP_CLASSES, NOTABLE_GAP, Transfer
+from relay.pump.transfer import Transfer
 from relay.pump.tunnel import PING_FRAME, Tunnel
 from tests.helpers.pump import Call, Rig, frame, rig
 

@@ -77,7 +77,10 @@ async def test_the_end_of_a_tunnel_is_recorded_with_its_figures(path: Path) -> N
         (ended,) = desk.log.ended
         assert (ended.state, ended.cause, ended.close_code) == (ENDED, "bot_closed", 4007)
         assert (ended.started, ended.ended) == (START, START + 12)
-        assert msgspec.json.decode(ended.figures)["client"] == msgspec.to_builtins(figures)
+        assert (
+            msgspec.json.decode(msgspec.json.encode(figures))
+            == msgspec.json.decode(ended.figures)["client"]
+        )
         assert ended == await desk.store.get(caller.session.id)
 
 
