@@ -40,8 +40,8 @@ class MovedTransfer(msgspec.Struct, frozen=True):
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """A tunnel between two pumps. `adopt` is as it was given to the first one, but for the
-    bytes that came with it, which are long gone.
+    """A tunnel between two pumps. `adopt` is as it was given to the first one, without the
+    bytes that came with it.
 
     Attributes:
         age: seconds since the first adoption.
@@ -66,7 +66,7 @@ def export(pump: Pump, name: str) -> tuple[Moved, socket.socket, socket.socket] 
         return None
     now = pump.now()
     moved = Moved(
-        adopt=msgspec.structs.replace(tunnel.adopt, preface=b"", from_client=b"", from_bot=b""),
+        adopt=tunnel.adopt,
         age=now - tunnel.started,
         inactive_for=tunnel.idle_for(now),
         from_client=_of(tunnel.from_client, now),

@@ -134,7 +134,7 @@ class Transfer:
         self.longest_hold = 0.0
         self.largest_gap = 0.0
         self.usual_gap = 0.0  # up to here a gap is neither the largest nor notable
-        self.gaps = [0] * GAP_CLASSES
+        self.gaps: list[int] = []  # made when there is one: most calls have none at first
         self.room = READ_SIZE  # of the next read
         self.paced = 0  # messages when it was chosen
         self.last_read = now
@@ -202,6 +202,7 @@ class Transfer:
             self.largest_gap = gap
             self.usual_gap = min(gap, NOTABLE_GAP)
         if gap >= NOTABLE_GAP:
+            self.gaps = self.gaps or [0] * GAP_CLASSES
             self.gaps[gap_class(gap)] += 1
 
     def _drop(self, data: bytes | bytearray, size: int, now: float) -> None:
@@ -266,7 +267,7 @@ class Transfer:
             bytes=self.bytes,
             messages=self.tracker.messages,
             largest_gap=round(self.largest_gap, 6),
-            gaps=tuple(self.gaps) if any(self.gaps) else (),
+            gaps=tuple(self.gaps),
             held_time=round(self.held_time + hold, 6),
             longest_hold=round(max(self.longest_hold, hold), 6),
         )

@@ -13,6 +13,8 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from relay.protocol.frames import MESSAGE_TOO_BIG, FrameTracker, close_frame
 from relay.protocol.lifecycle import (
     Event,
@@ -113,6 +115,8 @@ class Tunnel:
                     self.marked(transfer, now)
             else:
                 transfer.take(early, memoryview(early), len(early), now)
+        # Kept for as long as the call lasts, without what has been passed on.
+        self.adopt = msgspec.structs.replace(adopt, preface=b"", from_client=b"", from_bot=b"")
         self.update_interest()  # last: nothing may be read before what was read already
 
     # What transfers report.
