@@ -5,8 +5,30 @@ BIN    := $(VENV)/bin
 # The official clients have dependencies of their own.
 CLIENTS ?= .venv-clients
 CLIENTS_NPM ?= .clients-npm
+# What a message passes on its way through a pump: `make compiled` makes C of it, with mypyc.
+COMPILED_VENV ?= .venv-compiled
+COMPILED := relay/protocol/frames.py relay/protocol/lifecycle.py relay/pump/poller.py \
+	relay/pump/transfer.py relay/pump/tunnel.py relay/pump/pump.py
 
-.PHONY: run test test-clients check style types property bench bench-quick clean
+define CAN_COMPILE
+import os, shutil, sys, sysconfig
+cc = (os.environ.get('CC') or sysconfig.get_config_var('CC') or 'cc').split()[0]
+if not shutil.which(cc):
+    sys.exit(f'a compiled pump needs a C compiler; there is no {cc}')
+if not os.path.exists(os.path.join(sysconfig.get_path('include'), 'Python.h')):
+    sys.exit('a compiled pump needs the header files of Python; some systems have a package for them, like python3-dev')
+endef
+export CAN_COMPILE
+
+define SETUP
+from mypyc.build import mypycify
+from setuptools import setup
+setup(ext_modules=mypycify('$(COMPILED)'.split(), group_name='relay'))
+endef
+export SETUP
+
+.PHONY: run test test-clients compiled test-compiled check style types property \
+	bench bench-quick clean
 
 run: $(VENV)/ready          ## a working front door with an example bot behind it
 	@exec $(BIN)/relay serve --demo
@@ -16,6 +38,27 @@ test: $(VENV)/ready         ## the whole test suite, under five minutes on two c
 
 test-clients: $(VENV)/ready $(CLIENTS)/ready $(CLIENTS_NPM)/ready  ## the official clients, unmodified
 	CLIENTS_VENV=$(CLIENTS) CLIENTS_NPM=$(CLIENTS_NPM) $(BIN)/python -m pytest -q tests/clients
+
+compiled: $(VENV)/ready     ## a wheel with a compiled pump in build/compiled; needs a C compiler
+	@$(BIN)/python -c "$$CAN_COMPILE"
+	@rm -rf build/compiled && mkdir -p build/compiled/source/examples
+	@cp -R relay setup.cfg README.md LICENSE build/compiled/source
+	@cp examples/*.py build/compiled/source/examples
+	@sed 's/^requires = .*/requires = ["setuptools>=77", "mypy>=1.13", "msgspec>=0.19"]/' pyproject.toml > build/compiled/source/pyproject.toml
+	@echo "$$SETUP" > build/compiled/source/setup.py
+	@echo "compiling (about a minute)"
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w build/compiled build/compiled/source
+	@echo "made $$(ls build/compiled/*.whl)"
+
+# Away from the source tree, so that nothing there is imported instead.
+test-compiled: compiled     ## the tests of the pump, with the compiled one
+	@test -x $(COMPILED_VENV)/bin/python || { echo "making $(COMPILED_VENV) (once)"; $(BIN)/python -m venv $(COMPILED_VENV); }
+	@wheel=$$(ls build/compiled/*.whl) && pip="$(COMPILED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check" && \
+		$$pip "relay[test] @ file://$(CURDIR)/$$wheel" && $$pip --force-reinstall --no-deps $$wheel
+	@rm -rf build/tested && mkdir -p build/tested && cp -R tests pyproject.toml build/tested
+	cd build/tested && COMPILED="$(COMPILED)" $(abspath $(COMPILED_VENV))/bin/python -m pytest -q tests/compiled tests/unit/pump \
+		tests/property/test_frames.py tests/property/test_tunnel_states.py tests/property/test_pump.py tests/property/test_moving.py \
+		tests/integration/test_pump_process.py
 
 check: style types          ## style and types
 
@@ -58,4 +101,4 @@ $(CLIENTS_NPM)/ready: tests/clients/package.json
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(CLIENTS_NPM) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) $(CLIENTS_NPM) $(COMPILED_VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ command line that cannot be used. Errors are lines on stderr that begin with
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
 import json
 import os
@@ -90,7 +91,7 @@ def report(text: str) -> None:
 def parser() -> Parser:
     """The command line: one subcommand for each thing to do."""
     root = Parser(prog="relay", description="The open front door for real-time voice bots.")
-    root.add_argument("--version", action="version", version=f"relay {__version__}")
+    root.add_argument("--version", action="version", version=_version())
     commands = root.add_subparsers(metavar="COMMAND", required=True)
 
     serve = commands.add_parser("serve", help="run the daemon")
@@ -115,6 +116,13 @@ def parser() -> Parser:
     sessions = commands.add_parser("sessions", help="list, show and stop sessions of a daemon")
     cli_sessions.add_arguments(sessions, _add_config)
     return root
+
+
+def _version() -> str:
+    """The version, and whether pumps run compiled (docs/operations.md, "A compiled pump")."""
+    pump = importlib.util.find_spec("relay.pump.pump")
+    source = pump is None or str(pump.origin).endswith(".py")
+    return f"relay {__version__}" if source else f"relay {__version__}, pump compiled"
 
 
 def _add_token(token: argparse.ArgumentParser) -> None:

@@ -62,12 +62,13 @@ ARROWS = {
 
 PURE = {"protocol", "tunnel rules", "policy", "tokens", "catalog"}
 IMPURE_MODULES = {
-    "asyncio", "logging", "os", "pathlib", "random", "secrets", "select", "signal", "socket",
-    "subprocess", "threading", "time", "trio",
+    "asyncio", "logging", "os", "pathlib", "random", "secrets", "select", "selectors",
+    "signal", "socket", "subprocess", "threading", "time", "trio",
 }  # fmt: skip
 # Where a module with sharp edges may be used at all.
 ONLY_IN = {
-    "select": {"relay.pump.transfer", "relay.pump.pump"},
+    "select": {"relay.pump.poller"},
+    "selectors": {"relay.pump.poller"},
     "hmac": {"relay.policy.signing"},
     "signal": {"relay.daemon", "relay.demo", "relay.instances.process", "relay.pump.process"},
     "subprocess": {"relay.instances.process", "relay.pump_processes"},

@@ -43,7 +43,7 @@ class Holds:
     """All held requests of a pump process.
 
     Args:
-        pump: whose epoll watches the sockets.
+        pump: whose poller watches the sockets.
         clock: seconds, monotonic.
     """
 

@@ -1,4 +1,4 @@
-"""The pump: one epoll, every tunnel, one turn at a time.
+"""The pump: one poller, every tunnel, one turn at a time.
 
 A synchronous object, testable over socket pairs: `adopt`, `turn`, `end`,
 `snapshot`, `take_reports`. It never raises for what a peer does; a tunnel that
@@ -9,19 +9,20 @@ from __future__ import annotations
 
 __all__ = ["Pump"]
 
-import select
 import socket
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from relay.protocol.lifecycle import Event
 from relay.pump.channel import Adopt, BotEnded, Finished, Live, Totals
+from relay.pump.poller import READ, WRITE, Poller, new_poller
 from relay.pump.transfer import READ_SIZE, End, interest
 from relay.pump.tunnel import Tunnel
 
 # Events taken per turn. More lets one turn last longer before the clock is read
-# again; fewer costs more epoll calls. Chosen, not measured.
+# again; fewer costs more calls of the kernel. Chosen, not measured.
 MAX_EVENTS = 256
 # The sweep for deadlines: a closing tunnel's timeouts and the longest session.
 # Coarse, since neither needs better than this; no timer per tunnel.
@@ -29,8 +30,7 @@ SWEEP_CLOSING = 0.25
 SWEEP_ALL = 1.0
 
 ANSWERS = (Event.UPSTREAM_EOF, Event.UPSTREAM_LOST)
-EPOLLIN = select.EPOLLIN
-READABLE = ~select.EPOLLOUT  # IN, HUP and ERR all mean: a read will tell
+READABLE: Final = ~WRITE  # reading, a hang-up and an error all mean: a read will tell
 
 
 class Pump:
@@ -38,11 +38,14 @@ class Pump:
 
     Args:
         clock: seconds, monotonic; read twice a turn, so figures have this resolution.
+        poller: makes what it waits with.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], poller: Callable[[], Poller] = new_poller
+    ) -> None:
         self._clock = clock
-        self._epoll = select.epoll()
+        self._poller = poller()
         self._ends: dict[int, End] = {}
         self._watched: dict[int, Callable[[], None]] = {}
         self._scratch = bytearray(READ_SIZE)
@@ -92,7 +95,7 @@ class Pump:
         for end in (tunnel.downstream, tunnel.upstream):
             del self._ends[end.fd]
             if end.registered:
-                self._epoll.unregister(end.fd)
+                self._poller.unregister(end.fd)
         tunnel.unlink()
 
     def now(self) -> float:
@@ -108,14 +111,10 @@ class Pump:
             self._guard(found, partial(act, event), now)
             self._close_released()
 
-    def fileno(self) -> int:
-        """The epoll: readable exactly when a turn would find something to do."""
-        return self._epoll.fileno()
-
     def turn(self, timeout: float) -> None:
         """Wait at most `timeout` seconds for readiness and serve one batch."""
         wait = SWEEP_CLOSING if self.closing else SWEEP_ALL
-        events = self._epoll.poll(timeout if timeout < wait else wait, MAX_EVENTS)
+        events = self._poller.poll(timeout if timeout < wait else wait, MAX_EVENTS)
         self.turns += 1
         now = self._clock()
         ends, scratch, view = self._ends, self._scratch, self._view
@@ -126,9 +125,9 @@ class Pump:
                 others = self._note_other(others, fd)
                 continue
             try:
-                if mask & READABLE and end.registered & EPOLLIN:
+                if mask & READABLE and end.registered & READ:
                     end.incoming.pull(scratch, view, now)
-                if mask != EPOLLIN and end.outgoing.held:
+                if mask != READ and end.outgoing.held:
                     end.outgoing.flush(now)
             except Exception:
                 # No tunnel may stop the pump. What is not foreseen ends its tunnel.
@@ -147,16 +146,16 @@ class Pump:
 
     def watch(self, fd: int, callback: Callable[[], None], *, writing: bool = False) -> None:
         """Call `callback` when the descriptor, no tunnel's, is ready; again to change it."""
-        mask = select.EPOLLIN | (select.EPOLLOUT if writing else 0)
+        mask = READ | (WRITE if writing else 0)
         if fd in self._watched:
-            self._epoll.modify(fd, mask)
+            self._poller.modify(fd, mask)
         else:
-            self._epoll.register(fd, mask)
+            self._poller.register(fd, mask)
         self._watched[fd] = callback
 
     def unwatch(self, fd: int) -> None:
         del self._watched[fd]
-        self._epoll.unregister(fd)
+        self._poller.unregister(fd)
 
     def snapshot(self) -> list[Live]:
         """Every tunnel as it stands."""
@@ -202,21 +201,21 @@ class Pump:
         for tunnel in list(self.tunnels.values()):
             self.retire(tunnel, now)
         self._close_released()
-        self._epoll.close()
+        self._poller.close()
 
     # Called by tunnels.
 
     def update_interest(self, end: End) -> None:
-        """Bring the epoll registration of `end` in line with its transfers."""
+        """Bring the registration of `end` in line with its transfers."""
         wanted = interest(end.incoming, end.outgoing)
         if wanted == end.registered or end.released:
             return
         if not wanted:
-            self._epoll.unregister(end.fd)
+            self._poller.unregister(end.fd)
         elif end.registered:
-            self._epoll.modify(end.fd, wanted)
+            self._poller.modify(end.fd, wanted)
         else:
-            self._epoll.register(end.fd, wanted)
+            self._poller.register(end.fd, wanted)
         end.registered = wanted
 
     def retire(self, tunnel: Tunnel, now: float) -> None:
@@ -248,7 +247,7 @@ class Pump:
         if end.registered:
             end.registered = 0
             try:
-                self._epoll.unregister(end.fd)
+                self._poller.unregister(end.fd)
             except OSError:
                 pass  # the descriptor is closed already, and its registration with it
         if reset:
@@ -256,7 +255,7 @@ class Pump:
 
     def pull(self, end: End, now: float) -> None:
         """Read an end once outside its turn, unless it is paused or at its end."""
-        if end.registered & select.EPOLLIN:
+        if end.registered & READ:
             end.incoming.pull(self._scratch, self._view, now)
 
     # Parts of a turn.

@@ -7,7 +7,7 @@ Laws
    not read while it holds something for an open sink.
 3. A single writer: only the transfer writes to its sink.
 
-Kernel facts used here: epoll is level-triggered, so one `recv` and one `send` per
+Kernel facts used here: the poller is level-triggered, so one `recv` and one `send` per
 wake-up are the whole cost of a message; a paused socket is unregistered, because
 one registered with no interest still reports a hang-up again and again.
 """
@@ -16,12 +16,12 @@ from __future__ import annotations
 
 __all__ = ["READ_SIZE", "End", "Transfer", "interest"]
 
-import select
 import socket
 from typing import TYPE_CHECKING
 
 from relay.protocol.lifecycle import Flow, Side
 from relay.pump.channel import GAP_CLASSES, NOTABLE_GAP, Figures, gap_class
+from relay.pump.poller import READ, WRITE
 
 if TYPE_CHECKING:
     from relay.protocol.frames import FrameTracker
@@ -53,6 +53,8 @@ class End:
         "tunnel",
         "unwritable",
     )
+    # For the compiled pump, which deletes only what is declared: see `Tunnel.unlink`.
+    __deletable__ = ("incoming", "outgoing", "tunnel")
 
     incoming: Transfer
     outgoing: Transfer
@@ -63,7 +65,7 @@ class End:
         self.fd = sock.fileno()
         self.side = side
         self.tunnel = tunnel
-        self.registered = 0  # the epoll mask in force; 0 is "not registered"
+        self.registered = 0  # the mask in force; 0 is "not registered"
         self.released = False  # given up; closed at the end of the batch
         self.shut = False  # our write side has been shut
         self.unwritable = False  # a write has failed
@@ -117,6 +119,7 @@ class Transfer:
         "tunnel",
         "usual_gap",
     )
+    __deletable__ = ("sink", "source", "tunnel")
 
     def __init__(self, source: End, sink: End, tracker: FrameTracker, now: float) -> None:
         self.source = source
@@ -283,7 +286,7 @@ def interest(incoming: Transfer, outgoing: Transfer) -> int:
     if not incoming.eof and (
         not incoming.held or incoming.flow is Flow.CLOSED or incoming.flow is Flow.BROKEN
     ):
-        mask = select.EPOLLIN
+        mask = READ
     if outgoing.held:
-        mask |= select.EPOLLOUT
+        mask |= WRITE
     return mask

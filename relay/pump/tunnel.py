@@ -2,7 +2,7 @@
 
 The lifecycle (`protocol.lifecycle`) decides; this module carries out: it writes a
 Close at a boundary, aborts a side that was left inside a frame, shuts write sides,
-keeps the epoll interest in step with the transfers, and reports the end.
+keeps what is waited for in step with the transfers, and reports the end.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 from relay.pump.channel import Adopt, Finished
 from relay.pump.pump import Pump
+from tests.helpers.pollers import POLLERS, ready
 
 MASK = b"\x11\x22\x33\x44"
 BINARY, CLOSE = 0x2, 0x8
@@ -257,7 +257,7 @@ class Rig:
 
     def quiet(self, wait: float = 0.0) -> bool:
         """Whether a turn would find nothing to do."""
-        return not select.select([self.pump], [], [], wait)[0]
+        return not ready(self.pump, wait)
 
     def settle(self) -> None:
         """Turn until nothing moves any more; fails if the pump goes on finding events."""
@@ -303,10 +303,10 @@ class Rig:
 
 
 @contextmanager
-def rig() -> Iterator[Rig]:
+def rig(poller: str = "own") -> Iterator[Rig]:
     """A rig; afterwards every descriptor of pump and peers must be closed."""
     before = open_descriptors()
-    made: Rig = Rig(Pump(lambda: made.now))
+    made: Rig = Rig(Pump(lambda: made.now, POLLERS[poller]))
     try:
         yield made
     finally:

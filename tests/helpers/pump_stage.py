@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from relay.pump import channel
 from relay.pump.channel import MAX_MESSAGE, Adopt
 from relay.pump.process import PumpProcess
+from tests.helpers.pollers import ready
 from tests.helpers.pump import MOST_TURNS, PAUSE, Call, Peer, tcp_pair
 
 
@@ -28,10 +28,8 @@ class Stage:
         silent = 0
         for _ in range(MOST_TURNS):
             moved = sum(peer.poll() for call in self.calls for peer in (call.client, call.bot))
-            if select.select([self.process.pump], [], [], PAUSE)[0]:
-                silent = 0
-            else:
-                silent = 0 if moved else silent + 1
+            found = ready(self.process.pump, PAUSE)
+            silent = 0 if found or moved else silent + 1
             self.process.turn(0)
             if silent == 2:
                 return

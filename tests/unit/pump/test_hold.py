@@ -11,14 +11,15 @@ import pytest
 from relay.pump.channel import Finished, Hold
 from relay.pump.hold import MAX_HEAD, Holds
 from relay.pump.pump import Pump
+from tests.helpers.pollers import POLLERS
 
 
 class Bench:
     """Holds over a pump with a clock set by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, poller: str) -> None:
         self.now = 1000.0
-        self.pump = Pump(lambda: self.now)
+        self.pump = Pump(lambda: self.now, POLLERS[poller])
         self.holds = Holds(self.pump, lambda: self.now)
         self.bots: dict[str, socket.socket] = {}
 
@@ -35,8 +36,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
-    made = Bench()
+def bench(poller: str) -> Iterator[Bench]:
+    made = Bench(poller)
     yield made
     made.holds.end_all("drain")
     made.pump.close()

@@ -26,6 +26,7 @@ from relay.pump.channel import (
 )
 from relay.pump.process import PumpProcess, read_spool, spool_path
 from tests.helpers.daemon import PATIENCE
+from tests.helpers.pollers import ready
 from tests.helpers.pump import open_descriptors, tcp_pair
 from tests.helpers.pump_stage import Stage, names
 
@@ -226,7 +227,7 @@ def test_a_control_process_that_reads_again_wakes_the_pump(stage: Stage) -> None
     stage.settle()
     while select.select([control], [], [], 0)[0]:
         channel.receive(control)
-    assert select.select([stage.process.pump], [], [], PATIENCE)[0]
+    assert ready(stage.process.pump, PATIENCE)
 
 
 def test_an_answer_repeats_what_waits_instead_of_adding_to_it(stage: Stage) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,15 +11,9 @@ from relay.pump.channel import GAP_CLASSES, NOTABLE_GAP, Totals
 from relay.pump.pump import SWEEP_ALL
 from relay.pump.transfer import Transfer
 from relay.pump.tunnel import PING_FRAME, Tunnel
-from tests.helpers.pump import Call, Rig, frame, rig
+from tests.helpers.pump import Call, Rig, frame
 
 PING, PONG = 0x9, 0xA
-
-
-@pytest.fixture(name="r")
-def _rig() -> Iterator[Rig]:
-    with rig() as made:
-        yield made
 
 
 # Idle.
@@ -122,10 +115,9 @@ def test_gaps_are_counted_by_their_length(r: Rig) -> None:
     assert live.from_bot.gaps == ()
 
 
-def test_a_class_for_every_gap() -> None:
-    transfer = Transfer.__new__(Transfer)
-    transfer.largest_gap = transfer.usual_gap = 0.0
-    transfer.gaps = []
+def test_a_class_for_every_gap(r: Rig) -> None:
+    r.call()
+    transfer = r.pump.tunnels["call"].from_client
     for number in range(2 * GAP_CLASSES):
         transfer._note_gap(NOTABLE_GAP * 2**number)
     assert transfer.gaps == [1] * (GAP_CLASSES - 1) + [GAP_CLASSES + 1]

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import select
-from collections.abc import Iterator
-
 import pytest
 
 from relay.protocol.lifecycle import Event, Flow
+from relay.pump.poller import READ, WRITE
 from relay.pump.transfer import LEAST_READ, READ_SIZE, Transfer, interest
-from tests.helpers.pump import Call, Rig, frame, rig
+from tests.helpers.pump import Call, Rig, frame
 
-IN, OUT = select.EPOLLIN, select.EPOLLOUT
 # A Close frame at its longest: header, mask, 125 bytes.
 CLOSE_SIZE = 6 + 125
-
-
-@pytest.fixture(name="r")
-def _rig() -> Iterator[Rig]:
-    with rig() as made:
-        yield made
 
 
 def fill(r: Rig, call: Call, side: str, count: int = 400) -> list[bytes]:
@@ -46,7 +37,7 @@ def test_a_slow_reader_pauses_its_source_and_nothing_is_lost(r: Rig, side: str, 
     paused = transfer(r, side)
     assert 0 < len(paused.held) <= READ_SIZE
     assert paused.source.registered == 0
-    assert paused.sink.registered == IN | OUT
+    assert paused.sink.registered == READ | WRITE
     source, sink = (call.client, call.bot) if side == "client" else (call.bot, call.client)
     sink.say(b"the other way")  # is not held up
     r.settle()
@@ -55,7 +46,7 @@ def test_a_slow_reader_pauses_its_source_and_nothing_is_lost(r: Rig, side: str, 
     sink.reading = True
     r.settle()
     assert sink.payloads() == data
-    assert (paused.held, paused.source.registered, paused.sink.registered) == (b"", IN, IN)
+    assert (paused.held, paused.source.registered, paused.sink.registered) == (b"", READ, READ)
     assert 3.0 <= paused.held_time <= 3.1
     assert paused.bytes == len(sink.received)
     assert paused.tracker.messages == len(data)
@@ -119,7 +110,7 @@ def test_interest(r: Rig, flow: Flow, eof: bool, held: bytes, owed: bytes) -> No
     mask = interest(incoming, outgoing)
     incoming.held = outgoing.held = b""
     reads = not eof and (not held or flow in (Flow.CLOSED, Flow.BROKEN))
-    assert mask == (IN if reads else 0) | (OUT if owed else 0)
+    assert mask == (READ if reads else 0) | (WRITE if owed else 0)
 
 
 def test_tiny_frames_make_reads_smaller_and_large_ones_larger_again(r: Rig) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection
@@ -11,7 +9,7 @@ from wsproto.events import BytesMessage, CloseConnection
 from relay.protocol.lifecycle import Event
 from relay.pump.transfer import READ_SIZE
 from relay.pump.tunnel import BOUNDARY_TIMEOUT
-from tests.helpers.pump import Rig, close, frame, rig, split
+from tests.helpers.pump import Rig, close, frame, split
 
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 HALF = frame(b"h" * 100)[:50]
@@ -20,12 +18,6 @@ REST = frame(b"h" * 100)[50:]
 REST_MASKED = frame(b"h" * 100, masked=True)[50:]
 # Illegal headers: a reserved opcode toward either side.
 ILLEGAL, ILLEGAL_MASKED = b"\x83\x00", b"\x83\x80\0\0\0\0"
-
-
-@pytest.fixture(name="r")
-def _rig() -> Iterator[Rig]:
-    with rig() as made:
-        yield made
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])

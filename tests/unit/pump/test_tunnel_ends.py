@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from relay.protocol.lifecycle import Event
-from tests.helpers.pump import Rig, close, frame, rig, split
+from tests.helpers.pump import Rig, close, frame, split
 
 HALF = frame(b"h" * 100)[:50]
 HALF_MASKED = frame(b"h" * 100, masked=True)[:50]
 # Illegal headers: a reserved opcode toward either side.
 ILLEGAL, ILLEGAL_MASKED = b"\x83\x00", b"\x83\x80\0\0\0\0"
-
-
-@pytest.fixture(name="r")
-def _rig() -> Iterator[Rig]:
-    with rig() as made:
-        yield made
 
 
 # Closes from the sides.

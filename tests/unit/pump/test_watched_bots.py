@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from relay.protocol.lifecycle import Event
 from relay.pump.channel import BotEnded
 from relay.pump.pump import SWEEP_CLOSING
 from relay.pump.tunnel import ANSWER_TIMEOUT
-from tests.helpers.pump import Call, Rig, frame, rig
+from tests.helpers.pump import Call, Rig, frame
 
 QUESTION = BotEnded("call", "session of call")
-
-
-@pytest.fixture(name="r")
-def _rig() -> Iterator[Rig]:
-    with rig() as made:
-        yield made
 
 
 def left(r: Rig) -> Call:
