@@ -77,10 +77,10 @@ def _start(plan: Plan, results: Results, stack: ExitStack) -> tuple[list[Target]
     Raises:
         ChildFailed: the origin did not start, or no target did.
     """
-    child, urls = stack.enter_context(targets.origin())
+    child, url = stack.enter_context(targets.origin())
     measured: list[Target] = []
     missing: list[str] = []
-    for each in targets.available(plan.names, child, urls, plan.mark):
+    for each in targets.available(plan.names, child, url, plan.mark):
         try:
             if isinstance(each, str):
                 missing.append(each)

@@ -52,7 +52,6 @@ class Target:
         name: for the tables.
         door: how calls and requests get in.
         kind: the origin itself, the relay, another program in its place, or what `--url` names.
-        flood: where a flood of POST /start goes, apart from the calls' places if possible.
         pid: the root of its process tree; None when the harness did not start it.
         mark: what its processes carry in their environment (bench/probe.py).
         idle: its tree after the first exchange, when it carries nothing; None without a pid.
@@ -63,7 +62,6 @@ class Target:
     name: str
     door: Door
     kind: Kind = "given"
-    flood: Door | None = None
     pid: int | None = None
     mark: str | None = None
     idle: Sample | None = None

@@ -10,16 +10,14 @@ from bench.targets.direct import direct
 from bench.targets.haproxy import HAPROXY, haproxy
 from bench.targets.nginx import NGINX, nginx
 from bench.targets.peers import PEERS, peer
-from bench.targets.relay import relay
+from bench.targets.relay import WAYS, relay
 
 __all__ = ["NAMES", "available"]
 
-NAMES = ("direct", "relay", *NGINX, *HAPROXY, *PEERS)
+NAMES = ("direct", *WAYS, *NGINX, *HAPROXY, *PEERS)
 
 
-def available(
-    names: Sequence[str], origin: Child, urls: Sequence[str], mark: str
-) -> list[Start | str]:
+def available(names: Sequence[str], origin: Child, url: str, mark: str) -> list[Start | str]:
     """What starts each of these targets, or the sentence why it cannot and what would help.
 
     Entering one raises ChildFailed when the target does not start, or does not pass one
@@ -28,18 +26,18 @@ def available(
     Args:
         names: some of NAMES.
         origin: the echo server.
-        urls: its http:// URLs, two of them.
+        url: its http:// URL.
         mark: for the processes of the relay, which may leave their parent (bench/probe.py).
     """
-    return [_one(name, origin, urls, mark) for name in names]
+    return [_one(name, origin, url, mark) for name in names]
 
 
-def _one(name: str, origin: Child, urls: Sequence[str], mark: str) -> Start | str:
-    address = urls[0].removeprefix("http://")
+def _one(name: str, origin: Child, url: str, mark: str) -> Start | str:
+    address = url.removeprefix("http://")
     if name == "direct":
-        return direct(origin, urls[0])
-    if name == "relay":
-        return relay(urls, mark)
+        return direct(origin, url)
+    if name in WAYS:
+        return relay(name, url, mark)
     if name in NGINX:
         return nginx(NGINX[name], address)
     if name in HAPROXY:

@@ -16,10 +16,10 @@ __all__ = ["direct", "origin", "running"]
 
 
 @contextmanager
-def origin() -> Iterator[tuple[Child, list[str]]]:
-    """Run the echo server: the process and its two http:// URLs. Raises ChildFailed."""
-    with start_origin(2) as running:
-        yield running
+def origin() -> Iterator[tuple[Child, str]]:
+    """Run the echo server: the process and its http:// URL. Raises ChildFailed."""
+    with start_origin() as (child, urls):
+        yield child, urls[0]
 
 
 @contextmanager
@@ -42,4 +42,4 @@ def running(url: str, agent: str, key: str) -> Target:
     if parts.scheme == "ws":
         return Target(parts.netloc, Door(ws_url=url))
     door = Door(start_url=f"{url.rstrip('/')}/v1/public/{agent}/start", key=key)
-    return Target(parts.netloc, door, "relay", flood=door)
+    return Target(parts.netloc, door, "relay")

@@ -8,7 +8,7 @@ import secrets
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from bench.client import Door
 from bench.probe import MARK, sample
 from bench.targets.base import Target, exchange, free_ports
 
-__all__ = ["relay"]
+__all__ = ["WAYS", "relay"]
 
 START_WAIT = 15.0  # seconds until a daemon is ready; it should take less than one
 POLL = 0.05
@@ -43,44 +43,42 @@ token_keys = [{{ id = "k1", secret = "{secret}" }}]
 [agents.bench]
 organization = "bench"
 websocket_auth = "token"
+relay = "{way}"
 instances = [{instance}]
 sessions_per_instance = {places}
 settle_time = 0
-
-[agents.flood]
-organization = "bench"
-websocket_auth = "token"
-instances = [{flood_instance}]
-sessions_per_instance = {flood_places}
-settle_time = 0
 """
-# More places than the largest scenario has calls; and as many as a large installation
-# has for the flood, whose starts each hold one for 30 s: when they are taken the flood
-# goes on, answered with 429.
+# More places than the largest scenario has calls.
 PLACES = 100_000
-FLOOD_PLACES = 2000
 NOTE = (
     "checks keys and tokens, keeps sessions in a store and follows every frame, which no peer "
     "does; its limits are wide open."
 )
 
 
+# The targets, by the way in which the daemon carries their calls.
+WAYS: Mapping[str, str] = {"relay": "tunnel", "relay-frames": "frames"}
+
+
 @contextmanager
-def relay(origin_urls: Sequence[str], mark: str) -> Iterator[Target]:
+def relay(name: str, origin_url: str, mark: str) -> Iterator[Target]:
     """Start a daemon of its own.
+
+    Args:
+        name: one of WAYS.
 
     Raises:
         ChildFailed: it did not become ready in START_WAIT seconds, or passed nothing on.
     """
     key = f"pk_bench_{secrets.token_hex(16)}"
-    with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
-        directory = Path(name)
+    with tempfile.TemporaryDirectory(prefix="relay-bench-") as folder:
+        directory = Path(folder)
         port, admin_port = free_ports(2)
         path = directory / "relay.toml"
         path.touch(mode=0o600)
-        path.write_text(_config(directory, (port, admin_port), key, origin_urls))
+        path.write_text(_config(directory, (port, admin_port), key, origin_url, WAYS[name]))
         with Child(
-            "relay",
+            name,
             ["-m", "relay", "serve", "--config", str(path)],
             environment={MARK: mark},
             output="file",
@@ -92,10 +90,9 @@ def relay(origin_urls: Sequence[str], mark: str) -> Iterator[Target]:
             door = Door(start_url=f"{base}/bench/start", key=key)
             exchange(child, door)
             yield Target(
-                "relay",
+                name,
                 door,
                 "relay",
-                flood=Door(start_url=f"{base}/flood/start", key=key),
                 pid=child.pid,
                 mark=mark,
                 idle=sample(child.pid, mark),
@@ -103,7 +100,7 @@ def relay(origin_urls: Sequence[str], mark: str) -> Iterator[Target]:
             )
 
 
-def _config(directory: Path, ports: tuple[int, int], key: str, origin_urls: Sequence[str]) -> str:
+def _config(directory: Path, ports: tuple[int, int], key: str, origin_url: str, way: str) -> str:
     return CONFIG.format(
         port=ports[0],
         admin_port=ports[1],
@@ -113,10 +110,9 @@ def _config(directory: Path, ports: tuple[int, int], key: str, origin_urls: Sequ
         public_key=key,
         private_key=f"sk_bench_{secrets.token_hex(16)}",
         secret=secrets.token_hex(32),
-        instance=json.dumps(origin_urls[0]),
+        way=way,
+        instance=json.dumps(origin_url),
         places=PLACES,
-        flood_instance=json.dumps(origin_urls[1]),
-        flood_places=FLOOD_PLACES,
     )
 
 

@@ -72,6 +72,12 @@ CREATE INDEX IF NOT EXISTS sessions_agent
 ON sessions (agent, organization, created, state, cause)
 """
 
+# Each node looks every second whether somebody asked it to stop a session; without an
+# index of its own that reads every live session (0.33 instead of 0.04 ms with 2000).
+STOP_INDEX = """
+CREATE INDEX IF NOT EXISTS sessions_stop ON sessions (node) WHERE stop_requested = 1
+"""
+
 COLUMNS = tuple(Session.__struct_fields__)
 
 
@@ -117,6 +123,7 @@ def _make(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute(AGENT_INDEX)
+    connection.execute(STOP_INDEX)
     connection.execute("COMMIT")
 
 

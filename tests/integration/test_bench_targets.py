@@ -166,8 +166,8 @@ def test_a_caller_that_vanishes_ends_the_call_at_the_origin(
 @pytest.mark.skipif(native.compiler() is None, reason="no C compiler: apt-get install gcc")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_target_starts_serves_and_leaves_nothing(name: str) -> None:
-    with origin() as (child, urls):
-        (start,) = available([name], child, urls, f"test-{os.getpid()}")
+    with origin() as (child, url):
+        (start,) = available([name], child, url, f"test-{os.getpid()}")
         if isinstance(start, str):
             pytest.skip(start)
         with start as target:

@@ -136,7 +136,7 @@ def test_a_missing_package_is_one_sentence_with_the_way_to_install_it(
 
 def test_targets_come_in_the_order_in_which_they_are_named() -> None:
     with Child("nothing", ["-c", "input()"]) as child:
-        made = available(["trio-tasks", "direct"], child, [f"http://{ORIGIN}"] * 2, "mark")
+        made = available(["trio-tasks", "direct"], child, f"http://{ORIGIN}", "mark")
     assert len(made) == 2
     assert not any(isinstance(each, str) for each in made)
 
