@@ -21,6 +21,8 @@ from typing import Any
 PUBLIC_KEY = "pk_test_0123456789abcdef"
 PRIVATE_KEY = "sk_test_0123456789abcdef"
 TOKEN_SECRET = "a test secret of at least thirty-two bytes"
+# An id that no session has; the same in every run, since test names may hold it.
+NO_SESSION = "5e9e5a5e-0000-4000-8000-000000000000"
 
 # Generous: shared machines stall; nothing waits so long when all is well.
 PATIENCE = 15.0

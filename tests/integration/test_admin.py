@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.helpers.daemon import (
+    NO_SESSION,
     PRIVATE_KEY,
     PUBLIC_KEY,
     Answer,
@@ -100,11 +100,11 @@ def test_health(daemon: Daemon, bot: Bot) -> None:
         ("POST", "/livez", 405, "method_not_allowed", "GET, HEAD"),
         ("DELETE", "/readyz", 405, "method_not_allowed", "GET, HEAD"),
         ("DELETE", "/sessions", 405, "method_not_allowed", "GET, HEAD"),
-        ("PUT", f"/sessions/{uuid.uuid4()}", 405, "method_not_allowed", "GET, HEAD, DELETE"),
+        ("PUT", f"/sessions/{NO_SESSION}", 405, "method_not_allowed", "GET, HEAD, DELETE"),
         ("GET", "/", 404, "no_such_path", None),
         ("GET", "/livez/", 404, "no_such_path", None),
         ("GET", "/sessions/", 404, "no_such_path", None),
-        ("GET", f"/sessions/{uuid.uuid4()}/x", 404, "no_such_path", None),
+        ("GET", f"/sessions/{NO_SESSION}/x", 404, "no_such_path", None),
     ],
 )
 def test_other_paths_and_methods(
@@ -189,11 +189,11 @@ def test_a_record_tells_the_whole_life(daemon: Daemon) -> None:
 def test_unknown_sessions_are_404_and_no_uuids_400(daemon: Daemon, method: str) -> None:
     private = f"Bearer {PRIVATE_KEY}"
     for session, status, cause in (
-        (str(uuid.uuid4()), 404, "no_session"),
+        (NO_SESSION, 404, "no_session"),
         ("5", 400, "bad_session_id"),
-        (str(uuid.uuid4())[:-1], 400, "bad_session_id"),
-        (uuid.uuid4().hex, 400, "bad_session_id"),
-        ("%7B" + str(uuid.uuid4()) + "%7D", 400, "bad_session_id"),
+        (NO_SESSION[:-1], 400, "bad_session_id"),
+        (NO_SESSION.replace("-", ""), 400, "bad_session_id"),
+        ("%7B" + NO_SESSION + "%7D", 400, "bad_session_id"),
     ):
         refused(daemon, admin(daemon, method, f"/sessions/{session}"), status, cause)
         path = f"/v1/agents/bot/sessions/{session}"

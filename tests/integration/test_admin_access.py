@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.helpers.daemon import (
+    NO_SESSION,
     PRIVATE_KEY,
     PUBLIC_KEY,
     Answer,
@@ -47,7 +48,7 @@ def admin(daemon: Daemon, method: str, path: str, *fields: str) -> Answer:
 # --- each route on its own listener ---
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/sessions", f"/sessions/{uuid.uuid4()}"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/sessions", f"/sessions/{NO_SESSION}"])
 def test_administration_is_not_on_the_public_listener(daemon: Daemon, path: str) -> None:
     for method in ("GET", "DELETE"):
         answer = daemon.request(method, path, Authorization=f"Bearer {PRIVATE_KEY}")
@@ -58,7 +59,7 @@ def test_administration_is_not_on_the_public_listener(daemon: Daemon, path: str)
     ("method", "path"),
     [
         ("POST", "/v1/public/bot/start"),
-        ("DELETE", f"/v1/agents/bot/sessions/{uuid.uuid4()}"),
+        ("DELETE", f"/v1/agents/bot/sessions/{NO_SESSION}"),
         ("GET", "/ws/generic/bot.acme"),
         ("OPTIONS", "/v1/public/bot/start"),
     ],
@@ -99,8 +100,8 @@ def test_with_an_admin_token_set_nothing_but_health_is_open(
     for method, path in (
         ("GET", "/sessions"),
         ("GET", "/sessions?state=gone"),
-        ("GET", f"/sessions/{uuid.uuid4()}"),
-        ("DELETE", f"/sessions/{uuid.uuid4()}"),
+        ("GET", f"/sessions/{NO_SESSION}"),
+        ("DELETE", f"/sessions/{NO_SESSION}"),
     ):
         answer = admin(guarded, method, path, *fields)
         refused(guarded, answer, 401, "bad_admin_token")

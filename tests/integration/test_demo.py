@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,13 @@ from relay.demo import ADMIN, BIND
 from tests.helpers.daemon import PATIENCE, Process, pids_with, spawn, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short one: the demonstration makes a folder of its own in it, and sockets in that."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+        yield Path(folder)
 
 
 def is_free(address: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.helpers.daemon import (
+    NO_SESSION,
     PRIVATE_KEY,
     PUBLIC_KEY,
     Answer,
@@ -246,7 +246,7 @@ def test_stopping(daemon: Daemon, spelling: str) -> None:
 # --- who may ---
 
 
-BELOW = ["", "/bot", "/bot/sessions", f"/bot/sessions/{uuid.uuid4()}"]
+BELOW = ["", "/bot", "/bot/sessions", f"/bot/sessions/{NO_SESSION}"]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_only_a_private_key_of_the_organization_opens(daemon: Daemon, path: str)
         ("/v1/agents/foreign", 401, "bad_api_key"),
         ("/v1/agents/nobody", 404, "unknown_agent"),
         ("/v1/agents/nobody/sessions", 404, "unknown_agent"),
-        (f"/v1/agents/bot/sessions/{uuid.uuid4()}", 404, "no_session"),
+        (f"/v1/agents/bot/sessions/{NO_SESSION}", 404, "no_session"),
         ("/v1/agents/bot/sessions/none", 400, "bad_session_id"),
         ("/v1/organizations/acme/services/bot/logs", 404, "no_such_path"),
     ],

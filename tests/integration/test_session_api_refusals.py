@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers.daemon import Daemon, running_daemon, wait_until
+from tests.helpers.daemon import NO_SESSION, Daemon, running_daemon, wait_until
 from tests.helpers.scripted_bot import (
     ScriptedBot,
     accept,
@@ -148,7 +148,7 @@ def test_a_websocket_through_a_session(held: SessionBot) -> None:
 def test_a_session_of_another_agent_or_none_or_no_agent(held: SessionBot) -> None:
     for agent, session, cause in (
         ("other", held.session, "no_session"),
-        ("bot", str(uuid.uuid4()), "no_session"),
+        ("bot", NO_SESSION, "no_session"),
         ("bot", held.session[:-1], "no_session"),
         ("nobody", held.session, "unknown_agent"),
     ):
