@@ -88,8 +88,18 @@ def serve_demo() -> int:
         f"sk_demo_{secrets.token_hex(8)}",
         secrets.token_urlsafe(32),
     )
-    # The daemon takes signals itself once it runs; this is for the time before.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # The daemon takes signals itself once it runs. One that comes before is kept for it: an
+    # exception in the midst of its start would leave things behind.
+    early: list[int] = []
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda number, _frame: early.append(number))
+
+    def ready(url: str, admin: str) -> None:
+        if early:
+            signal.raise_signal(early[0])
+        else:
+            _print_banner(keys, url, admin)
+
     with tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
         file = Path(folder) / "relay.toml"
         file.write_text(
@@ -104,7 +114,7 @@ def serve_demo() -> int:
         )
         config = load(file, os.environ)
         log = configure(config.log_format, config.log_level, sys.stderr)
-        run_to_end(Daemon(config, log, lambda url, admin: _print_banner(keys, url, admin)).run)
+        run_to_end(Daemon(config, log, ready).run)
     return 0
 
 
