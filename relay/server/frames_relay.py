@@ -38,7 +38,7 @@ from relay.protocol.lifecycle import (
 from relay.pump.channel import Adopt, Finished
 from relay.server.frames_leg import Leg
 
-# One read, as in a pump.
+# One read: audio is far smaller, and wsproto takes it apart before other tasks run.
 READ_SIZE = 64 * 1024
 # Frames that are passed on before other tasks have their turn: one read may hold
 # thousands of tiny ones, each of which costs wsproto some ten microseconds.

@@ -241,3 +241,31 @@ def test_a_node_that_ends_now_gives_its_requests_up(bot: Bot, tmp_path: Path) ->
         assert daemon.process.end(signal.SIGINT) == 0
     ends = [line for line in daemon.logs() if line["event"] == "session"]
     assert [(line["session_id"], line["cause"]) for line in ends] == [(session, "drain")]
+
+
+ICE = """
+ice_servers = [
+  { urls = ["stun:stun.example.com:3478"] },
+  { urls = ["turn:turn.example.com:3478?transport=udp"], username = "u", credential = "c" },
+]
+"""
+
+
+def test_ice_servers_are_named_to_who_asks_for_them(bot: Bot, tmp_path: Path) -> None:
+    with running_daemon(tmp_path, [bot.url], QUICK + ICE) as daemon:
+        answer = start(daemon, transport="webrtc", enableDefaultIceServers=True)
+        assert answer.json()["iceConfig"] == {
+            "iceServers": [
+                {"urls": ["stun:stun.example.com:3478"]},
+                {
+                    "urls": ["turn:turn.example.com:3478?transport=udp"],
+                    "username": "u",
+                    "credential": "c",
+                },
+            ]
+        }
+        assert answer.headers["cache-control"] == "no-store"
+
+
+def test_without_ice_servers_there_is_no_member_for_them(daemon: Daemon) -> None:
+    assert set(start(daemon, enableDefaultIceServers=True).json()) == {"sessionId"}
