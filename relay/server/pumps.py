@@ -22,7 +22,7 @@ from relay.errors import ConfigError, Refusal
 from relay.policy.interfaces import Log
 from relay.policy.sessions import SessionEnd
 from relay.pump import channel
-from relay.pump.channel import Adopt, BotEnded, Finished, Hold, Live, Ready
+from relay.pump.channel import Adopt, BotEnded, Finished, Hold, Live, Totals
 from relay.server.sessions import SessionKeeper
 
 # A pump takes a message in microseconds; one that does not for so long is stuck.
@@ -61,6 +61,7 @@ class Link:
         orphans: sessions of the link before, until this one has told what it knows.
         understands: its pump speaks this version's messages; another one only finishes
             what it has.
+        totals: what its pump said last of itself.
     """
 
     index: int
@@ -71,6 +72,7 @@ class Link:
     ready: trio.Event = field(default_factory=trio.Event)
     writing: trio.Lock = field(default_factory=trio.Lock)
     understands: bool = True
+    totals: Totals | None = None
 
 
 class Pumps:
@@ -283,7 +285,9 @@ class Pumps:
             # Only now: whoever waits for the last tunnel waits for its record too.
             self._forget(link, message.session)
             await self._send(link, channel.Recorded([message.tunnel]))
-        elif isinstance(message, Ready):
+        elif isinstance(message, Totals):
+            link.totals = message
+        else:
             if message.lost:
                 self._log.warning("reports_lost", pump=link.index, count=message.lost)
             await self._begin(link, message.version)
