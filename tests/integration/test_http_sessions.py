@@ -209,6 +209,10 @@ def test_the_session_outlives_the_control_process(bot: Bot, tmp_path: Path) -> N
     daemon = start_daemon(tmp_path, config)
     try:
         session = started(daemon)
+        wait_until(lambda: daemon.session(session)["state"] == "active", "a bot has it")
+        wait_until(
+            lambda: daemon.request("GET", "/readyz", admin=True).json()["calls"], "a pump has it"
+        )
         daemon.process.end(signal.SIGKILL)
         assert bot.get("/status")["sessions"] == [session]
         daemon = start_daemon(tmp_path, config, "second")
