@@ -1,0 +1,108 @@
+"""The session that a request of the Session API names: found, and waited for."""
+
+from __future__ import annotations
+
+__all__ = ["SESSION_POLL", "SessionLookup"]
+
+import trio
+
+from relay.errors import Refusal
+from relay.policy.catalog import Agent
+from relay.policy.routes import is_session_id
+from relay.policy.sessions import Session, SessionState
+from relay.protocol.target import canonical_path, is_reserved
+from relay.server.exchange import Exchange
+from relay.server.start import no_session, public_agent
+
+# A request that waits for its session looks into the store so often, in seconds: a
+# caller does not hear the difference, and a hundred of them do not load the store.
+SESSION_POLL = 0.1
+# Who has waited in vain, or may not wait, may try again after so many seconds.
+RETRY_AFTER = 5
+# The exchange of WebRTC offers, of use only to bots that were started over HTTP.
+OFFER = b"/api/offer"
+
+
+class SessionLookup:
+    """Who asks for which session, and whether it is there.
+
+    Args:
+        exchange: routed, with the session's id and the bot's path in its match.
+
+    Raises:
+        Refusal: as `public_agent`, and 403 for a path that is not open to callers.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._agent: Agent = public_agent(exchange)
+        assert exchange.match is not None, "only after the route phase"
+        self.path = exchange.match.rest
+        if is_reserved(self.path):
+            raise Refusal(
+                403,
+                "this path of a bot starts, ends or probes sessions and is not open to callers",
+                cause="reserved_path",
+            )
+
+    async def active(self) -> Session:
+        """The session once a bot holds it; bounded by the agent's `attach_timeout`.
+
+        Raises:
+            Refusal: 404 for none that lives, 409 for a path that it cannot serve, 429 and
+                503 for a wait that may not begin or was in vain.
+            StoreError: it can't be looked up.
+        """
+        session = await self._find()
+        self._exchange.session_id = session.id
+        if canonical_path(self.path) == OFFER and session.transport == "websocket":
+            raise Refusal(
+                409,
+                "this session was started over WebSocket; offers are for sessions over HTTP",
+                cause="not_over_http",
+            )
+        if session.state is not SessionState.ACTIVE:
+            session = await self._wait_active()
+        return session
+
+    async def _find(self) -> Session:
+        """The session that the path names; it lives, and is of this agent."""
+        session_id = self._exchange.names["session"].lower()
+        session = None
+        if is_session_id(session_id):
+            session = await self._exchange.front.store.get(session_id)
+        if (
+            session is None
+            or session.agent != self._agent.name
+            or session.state is SessionState.ENDED
+        ):
+            raise no_session()
+        return session
+
+    async def _wait_active(self) -> Session:
+        """The session once a bot holds it."""
+        front, agent = self._exchange.front, self._agent
+        retry = ((b"retry-after", b"%d" % RETRY_AFTER),)
+        if front.held[agent.name] >= front.limits.max_waiting:
+            raise Refusal(
+                429,
+                "too many requests wait for sessions of this agent to begin",
+                cause="too_many_held",
+                headers=retry,
+            )
+        front.held[agent.name] += 1
+        try:
+            with trio.move_on_after(agent.attach_timeout):
+                while True:
+                    await trio.sleep(SESSION_POLL)
+                    session = await self._find()
+                    if session.state is SessionState.ACTIVE:
+                        return session
+        finally:
+            front.held[agent.name] -= 1
+        raise Refusal(
+            503,
+            f"no bot has held this session within {agent.attach_timeout:g} s",
+            cause="session_not_started",
+            headers=retry,
+        )
