@@ -11,8 +11,10 @@ from __future__ import annotations
 __all__ = ["Daemon", "run_to_end", "serve"]
 
 import contextlib
+import os
 import resource
 import signal
+import socket
 import sys
 import time
 import uuid
@@ -21,12 +23,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import trio
 
 from relay.config import Bind, Config, derive_public_url
-from relay.errors import RelayError, StoreError
+from relay.errors import ConfigError, RelayError, StoreError
 from relay.instances.files import BotFiles
 from relay.instances.fixed import FixedInstances
 from relay.instances.launched import LaunchedInstances
 from relay.instances.pool import Instances
 from relay.ops.log import Log, configure
+from relay.ops.supervisor import NOBODY, VARIABLES, Supervisor
 from relay.policy.routes import ADMIN, PUBLIC, Route
 from relay.pump_processes import PumpProcesses, hold_directory, node_name
 from relay.server.admin import ADMIN_HANDLERS
@@ -34,7 +37,7 @@ from relay.server.calls import Calls, Frames
 from relay.server.connection import Routes
 from relay.server.exchange import Front
 from relay.server.http_proxy import SessionRequest
-from relay.server.listener import Listener, open_listeners
+from relay.server.listener import Listener, open_listeners, take_inherited
 from relay.server.private_api import PRIVATE_HANDLERS
 from relay.server.pumps import Pumps
 from relay.server.sessions import SessionKeeper
@@ -77,7 +80,8 @@ def serve(config: Config) -> int:
         StoreError: the store fails before the daemon serves.
     """
     log = configure(config.log_format, config.log_level, sys.stderr)
-    run_to_end(Daemon(config, log).run)
+    supervisor = Supervisor(os.environ, os.getpid())
+    run_to_end(Daemon(config, log, supervisor=supervisor).run)
     return 0
 
 
@@ -101,11 +105,17 @@ class Daemon:
     Args:
         config: checked configuration.
         on_ready: called once with the real public URL and admin URL when serving.
+        supervisor: who started the process and is told how it fares.
     """
 
     def __init__(
-        self, config: Config, log: Log, on_ready: Callable[[str, str], None] | None = None
+        self,
+        config: Config,
+        log: Log,
+        on_ready: Callable[[str, str], None] | None = None,
+        supervisor: Supervisor = NOBODY,
     ) -> None:
+        self._supervisor = supervisor
         self._config = config
         self._log = log
         self._on_ready = on_ready or self._print_ready
@@ -132,8 +142,14 @@ class Daemon:
     async def _serve(self, store: SQLiteStore, most: int) -> None:
         config = self._config
         async with contextlib.AsyncExitStack() as opened:
-            public = [each for bind in config.binds for each in await _open(bind, opened)]
-            admin = await _open(config.admin_bind, opened)
+            given = self._supervisor.sockets
+            public = [each for bind in config.binds for each in await _open(bind, given, opened)]
+            admin = await _open(config.admin_bind, given, opened)
+            if given:
+                raise ConfigError(
+                    f"a socket that listens on {given[0].getsockname()} was handed over;"
+                    " expected one that bind or admin_bind names"
+                )
             await self._serve_on(public, admin, store, most)
 
     async def _serve_on(
@@ -158,6 +174,8 @@ class Daemon:
                 async with trio.open_nursery() as connections:
                     connections.start_soon(listener.serve)
                     self._on_ready(public_url, _url_of(admin[0]))
+                    self._supervisor.tell("READY=1", f"STATUS=listens on {public_url}")
+                    background.start_soon(self._supervisor.keep_alive)
                     await self._wait_end(front, listener)
                     connections.cancel_scope.cancel()
                 await self._end_calls(front, processes)
@@ -207,7 +225,7 @@ class Daemon:
         launched = LaunchedInstances(
             (agent for agent in agents if agent.command),
             BotFiles(config.runtime_dir / "bots"),
-            config.bot_environment,
+            {k: v for k, v in config.bot_environment.items() if k not in VARIABLES},
             self._log,
         )
         return Instances(fixed, launched)
@@ -219,6 +237,7 @@ class Daemon:
             if signum == signal.SIGINT or self._ending.is_set():
                 self._hurry.set()
             self._log.event("ending", signal=signal.Signals(signum).name)
+            self._supervisor.tell("STOPPING=1")
             self._ending.set()
 
     async def _wait_end(self, front: Front, listener: Listener) -> None:
@@ -266,8 +285,11 @@ class Daemon:
         print(f"relay listens on {public_url}, administration on {admin_url}", flush=True)
 
 
-async def _open(bind: Bind, opened: contextlib.AsyncExitStack) -> list[trio.SocketListener]:
-    listeners = await open_listeners(bind.kind, bind.host, bind.port, bind.path)
+async def _open(
+    bind: Bind, inherited: list[socket.socket], opened: contextlib.AsyncExitStack
+) -> list[trio.SocketListener]:
+    where = (bind.kind, bind.host, bind.port, bind.path)
+    listeners = await take_inherited(inherited, *where) or await open_listeners(*where)
     return [await opened.enter_async_context(each) for each in listeners]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Listener", "open_listeners"]
+__all__ = ["Listener", "open_listeners", "take_inherited"]
 
 import errno
 import os
@@ -100,6 +100,33 @@ async def open_listeners(kind: str, host: str, port: int, path: str) -> list[tri
                 f"{where} is in use by another process; stop it or choose another address"
             ) from None
         raise ConfigError(f"can't listen on {where}: {error.strerror or error}") from None
+
+
+async def take_inherited(
+    sockets: list[socket.socket], kind: str, host: str, port: int, path: str
+) -> list[trio.SocketListener]:
+    """Those of the sockets that listen on this address, taken out of the list.
+
+    Args:
+        sockets: listening already, from a supervisor.
+    """
+    if kind == "unix":
+        wanted = {path}
+    elif not sockets:
+        return []
+    else:
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        wanted = {str(address[:2]) for *_, address in found}
+    taken = [sock for sock in sockets if _name(sock) in wanted]
+    for sock in taken:
+        sockets.remove(sock)
+        sock.setblocking(False)
+    return [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in taken]
+
+
+def _name(sock: socket.socket) -> str:
+    address = sock.getsockname()
+    return address if isinstance(address, str) else str(address[:2])
 
 
 def _listen_unix(path: str) -> trio.SocketListener:
