@@ -9,12 +9,11 @@ from __future__ import annotations
 
 __all__ = ["GenericWebSocket", "ProviderWebSocket"]
 
-from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
 import trio
 
-from relay.errors import Refusal, RelayError, StoreError
+from relay.errors import Refusal, StoreError
 from relay.policy.admission import at_capacity
 from relay.policy.catalog import Address, Agent
 from relay.policy.interfaces import SessionFilter
@@ -22,51 +21,33 @@ from relay.policy.sessions import SessionEnd, SessionState
 from relay.policy.tokens import TOKEN_TTL, Claims, find_carrier, verify
 from relay.protocol.body import decode_body
 from relay.protocol.bot_request import bot_target
-from relay.protocol.handshake import (
-    BotAnswer,
-    BotHandshake,
-    BotRefusal,
-    Upgrade,
-    check_upgrade,
-    switching,
-)
-from relay.protocol.headers import end_to_end, for_bot_upgrade, from_bot_upgrade
-from relay.pump.channel import MAX_EARLY, Adopt
+from relay.protocol.handshake import BotAnswer, BotRefusal, check_upgrade
+from relay.protocol.headers import for_bot_upgrade
+from relay.server.bot_websocket import RETRY_AFTER, BotWebSocket, bot_silent, in_vain
 from relay.server.callers import Caller
 from relay.server.exchange import Exchange
 from relay.server.start import draining
-from relay.server.upstream import BotConnection, open_bot
+from relay.server.upstream import open_bot
 
 Parameters = tuple[tuple[bytes, bytes], ...]
 
-# A caller that had to wait in vain may try again after so many seconds.
-RETRY_AFTER = 5
 
-
-class GenericWebSocket:
+class GenericWebSocket(BotWebSocket):
     """One caller's way from the upgrade request to a tunnel."""
 
-    _agent: Agent
-    _upgrade: Upgrade
     _claims: Claims | None
     _caller: Caller
     _bot_target: str
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self._bot: BotConnection | None = None
-        self._answer: BotAnswer | BotRefusal | None = None
 
     # Is this a WebSocket, for an agent of ours, from somebody who may?
 
     async def authenticate(self) -> None:
         exchange = self._exchange
-        self._upgrade = check_upgrade(exchange.head)
+        upgrade = check_upgrade(exchange.head)
         parameters = exchange.url.parameters()
-        self._agent = _find_agent(exchange, parameters)
-        exchange.agent = self._agent.name
-        if self._agent.relay == "frames":
-            self._upgrade = replace(self._upgrade, extensions=())  # no compression
+        agent = _find_agent(exchange, parameters)
+        exchange.agent = agent.name
+        self._offer(agent, upgrade)
         self._claims = _check_token(exchange, self._agent, parameters)
         body = decode_body([value for name, value in parameters if name == b"body"])
         # Both checked here, so that nothing is claimed for a request that can't go on.
@@ -82,7 +63,7 @@ class GenericWebSocket:
         self._caller = await self._admit()
         exchange.session_id = self._caller.session.id
         try:
-            self._answer = await self._while_connected()
+            self._answer = await self._while_connected(self._caller.scope)
         except Refusal as refusal:
             waited = refusal.cause in ("at_capacity", "no_instance_ready", "bot_silent")
             await self._give_back("no_instance" if waited else "bot_refused")
@@ -112,27 +93,10 @@ class GenericWebSocket:
         expires = front.now() + TOKEN_TTL
         return await front.sessions.admit(self._agent, front.new_id(), None, expires)
 
-    async def _while_connected(self) -> BotAnswer | BotRefusal | None:
-        """Attach for as long as the client is there; None when it has left.
-
-        Raises:
-            Refusal: the caller can't be served.
-            StoreError: nor can it be known where.
-        """
-        outcome: BotAnswer | BotRefusal | RelayError | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._exchange.cancel_when_left, nursery.cancel_scope, MAX_EARLY)
-            with self._caller.scope:
-                try:
-                    outcome = await self._attach()
-                except (Refusal, StoreError) as error:
-                    outcome = error  # raised below: a nursery would wrap it in a group
-            nursery.cancel_scope.cancel()
-        if self._caller.stopped and not isinstance(outcome, BotAnswer):
-            raise Refusal(403, "the session has been stopped", cause="session_stopped")
-        if isinstance(outcome, RelayError):
-            raise outcome
-        return outcome
+    def _called_off(self) -> Refusal | None:
+        if not self._caller.stopped:
+            return None
+        return Refusal(403, "the session has been stopped", cause="session_stopped")
 
     async def _attach(self) -> BotAnswer | BotRefusal:
         front, agent = self._exchange.front, self._agent
@@ -141,7 +105,10 @@ class GenericWebSocket:
                 instance = await front.sessions.place(self._caller)
                 self._bot = await open_bot(Address.of(instance))
                 if self._bot is not None:
-                    return await self._shake_hands(self._bot, Address.of(instance))
+                    fields = for_bot_upgrade(self._exchange.head.headers, self._caller.session.id)
+                    return await self._shake_hands(
+                        self._bot, Address.of(instance), self._bot_target, fields
+                    )
                 # Nothing of the request has been seen by a bot: another may serve it.
                 front.pool.failed(instance, "cannot connect")
                 front.sessions.let_go(self._caller)
@@ -151,26 +118,18 @@ class GenericWebSocket:
         """What the caller has waited for in vain."""
         front, agent = self._exchange.front, self._agent
         if self._bot is not None:
-            reason = f"the bot did not answer within {agent.attach_timeout:g} s"
-            return _in_vain(reason, cause="bot_silent")
+            return bot_silent(agent)
         # An instance that holds a call may well say that it is not ready for another.
         busy = SessionFilter(states=(SessionState.ACTIVE,), agent=agent.name, limit=1)
         _, calls = await front.store.find(busy)
         if calls or front.pool.places(agent).ready:
             return at_capacity(RETRY_AFTER, status=503)
         reason = f"no instance of this agent became ready within {agent.attach_timeout:g} s"
-        return _in_vain(reason, cause="no_instance_ready")
-
-    async def _shake_hands(self, bot: BotConnection, address: Address) -> BotAnswer | BotRefusal:
-        handshake = BotHandshake(self._upgrade)
-        fields = for_bot_upgrade(self._exchange.head.headers, self._caller.session.id)
-        request = handshake.request(address.authority, self._bot_target, fields)
-        return await bot.upgrade(handshake, request)
+        return in_vain(reason, cause="no_instance_ready")
 
     async def _give_back(self, cause: str) -> None:
         with trio.CancelScope(shield=True):
-            if self._bot is not None:
-                await trio.aclose_forcefully(self._bot.stream)
+            await self._close_bot()
             await self._exchange.front.sessions.give_back(self._caller, SessionEnd(cause))
 
     # The 101 and the pump, or the bot's own refusal.
@@ -178,71 +137,31 @@ class GenericWebSocket:
     async def relay(self) -> None:
         answer = self._answer
         if isinstance(answer, BotRefusal):
-            self._exchange.cause = "bot_refused"
             await self._give_back("bot_refused")
-            fields = end_to_end(answer.fields)
-            await self._exchange.reply(answer.status, answer.body, fields, passed=True)
+            await self._pass_refusal(answer)
         elif answer is not None:
             with trio.CancelScope(shield=True):
-                await self._hand_over(answer)
+                await self._begin(answer)
 
-    async def _hand_over(self, answer: BotAnswer) -> None:
-        """Spend the token, then give both sockets to who relays them, and sends the 101."""
-        exchange, caller, bot = self._exchange, self._caller, self._bot
-        front, client = exchange.front, exchange.stream
-        assert bot is not None
-        assert isinstance(client, trio.SocketStream)
-        frames = self._agent.relay == "frames"
+    async def _begin(self, answer: BotAnswer) -> None:
+        """Spend the token, then hand over."""
+        caller, front = self._caller, self._exchange.front
         try:
-            if not frames:
+            if self._agent.relay != "frames":
                 front.pumps.require()  # before the token is spent
             await front.sessions.activate(caller)
         except BaseException:
             await self._give_back("no_instance")
             raise
-        message = self._adoption(answer, bot.early)
-        if frames:
-            exchange.status = 101
-            exchange.leave()
-            # Taken out of the stream, which is closed with its connection's task.
-            taken = trio.socket.socket(fileno=client.socket.detach())
-            front.calls.frames.adopt(message, trio.SocketStream(taken), bot.stream)
-            return
+        name = caller.session.id
         try:
-            await front.pumps.adopt(message, client.socket.fileno(), bot.stream.socket.fileno())
+            await self._hand_over(
+                self._adoption(answer, name, name, self._agent.max_session_duration)
+            )
         except Refusal:
-            await trio.aclose_forcefully(bot.stream)
-            await front.sessions.end(message.session, SessionEnd("pump_died"))
+            await self._close_bot()
+            await front.sessions.end(name, SessionEnd("pump_died"))
             raise
-        exchange.status = 101
-        exchange.leave()
-        client.socket.close()
-        bot.stream.socket.close()
-
-    def _adoption(self, answer: BotAnswer, early: bytes) -> Adopt:
-        """The call as its relay is told of it; `early` came behind the bot's 101."""
-        exchange, session_id = self._exchange, self._caller.session.id
-        own = [
-            (b"X-Daily-Session-Id", session_id.encode()),
-            (b"X-Request-Id", exchange.request_id.encode()),
-        ]
-        chosen = BotAnswer(
-            answer.subprotocol, answer.extensions, tuple(from_bot_upgrade(answer.fields))
-        )
-        return Adopt(
-            tunnel=session_id,
-            session=session_id,
-            preface=switching(self._upgrade.key, chosen, own),
-            from_client=exchange.heads.take(),
-            from_bot=early,
-            rsv=answer.rsv,
-            max_message=self._agent.max_message_size,
-            max_seconds=self._agent.max_session_duration,
-            idle_seconds=self._agent.idle_timeout,
-            ping_seconds=self._agent.ping_interval,
-            close_timeout=exchange.front.limits.close_timeout,
-            watched=bool(self._agent.command),
-        )
 
 
 class ProviderWebSocket:
@@ -266,11 +185,6 @@ class ProviderWebSocket:
 
     async def relay(self) -> None:
         """Never reached."""
-
-
-def _in_vain(reason: str, *, cause: str) -> Refusal:
-    headers = ((b"retry-after", b"%d" % RETRY_AFTER),)
-    return Refusal(503, reason, cause=cause, headers=headers)
 
 
 def _find_agent(exchange: Exchange, parameters: Parameters) -> Agent:
