@@ -79,7 +79,7 @@ def fields(
     result.append((b"x-request-id", exchange.request_id.encode("ascii")))
     if exchange.session_id is not None:
         result.append((b"x-daily-session-id", exchange.session_id.encode("ascii")))
-    result.extend(cors(exchange))
+    _add_cors(result, exchange)
     if not exchange.keep_alive:
         result.append((b"connection", b"close"))
     return result
@@ -88,18 +88,12 @@ def fields(
 def passed_fields(exchange: Exchange, passed: Fields, length: bytes | None) -> list[Field]:
     """The fields of a bot's answer that is passed on while it comes.
 
-    The bot's own fields for cross-origin requests win; ours stand beside them only
-    where it has said nothing.
-
     Args:
         passed: the bot's end-to-end fields, names in lower case.
         length: of the body, where the bot has named it.
     """
     result = [field for field in passed if field[0] not in OWN_FIELDS]
-    named = {name for name, _ in result}
-    # Vary is a list: what the bot's answer varies by stands beside what ours does.
-    named.discard(b"vary")
-    result.extend(field for field in cors(exchange) if field[0] not in named)
+    _add_cors(result, exchange)
     if length is not None:
         result.append((b"content-length", length))
     result.append((b"x-request-id", exchange.request_id.encode("ascii")))
@@ -108,6 +102,14 @@ def passed_fields(exchange: Exchange, passed: Fields, length: bytes | None) -> l
     if not exchange.keep_alive:
         result.append((b"connection", b"close"))
     return result
+
+
+def _add_cors(result: list[Field], exchange: Exchange) -> None:
+    """A bot's own fields for cross-origin requests win; ours stand where it has said nothing."""
+    named = {name.lower() for name, _ in result}
+    # Vary is a list: what the bot's answer varies by stands beside what ours does.
+    named.discard(b"vary")
+    result.extend(field for field in cors(exchange) if field[0] not in named)
 
 
 def cors(exchange: Exchange) -> Fields:
