@@ -92,6 +92,7 @@ class Event(Enum):
     TIME_LIMIT = (None, "time limit")
     IDLE = (None, "idle")
     DRAIN = (None, "drain")
+    SESSION_ENDED = (None, "session ended")  # for a side tunnel: its session is over
     CLOSE_TIMEOUT = (None, "close timeout")
 
 
@@ -129,6 +130,7 @@ ENDINGS: dict[Event, Ending] = {
     Event.TIME_LIMIT: Ending("time_limit", 1001, 1001, "time limit"),
     Event.IDLE: Ending("idle", 1001, 1001, "idle"),
     Event.DRAIN: Ending("drain", 1012, 1012, "service restart"),
+    Event.SESSION_ENDED: Ending("session_ended", 1001, 1001, "session ended"),
 }
 
 OPEN, CUTTING, CLOSED, BROKEN = Flow.OPEN, Flow.CUTTING, Flow.CLOSED, Flow.BROKEN

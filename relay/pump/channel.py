@@ -53,7 +53,7 @@ KIB = 1024
 
 # Raised when a message changes so that the other side would misread it: a pump outlives
 # the control process that started it, and may meet a newer one.
-VERSION = 1
+VERSION = 2
 
 # Early bytes of one side that ride along with an Adopt. A caller has no reason to
 # send before the 101, a bot little; one handshake read of each side fits.
@@ -102,8 +102,9 @@ class Adopt(msgspec.Struct, frozen=True, tag=True):
     """An established pair, with every byte already read from either side.
 
     Attributes:
-        tunnel: a name that is unique over the pump's life.
-        session: the session that this tunnel carries.
+        tunnel: a name that is unique over the pump's life. What carries a session bears the
+            session's name, a side tunnel one of its own.
+        session: the session that this tunnel carries, or belongs to.
         preface: goes to the client first and is no frame: the 101 response.
         from_client: frames read from the client, for the bot.
         from_bot: frames read from the bot, for the client.
@@ -146,7 +147,7 @@ class End(msgspec.Struct, frozen=True, tag=True):
     """End one tunnel with a Close, for the reason given."""
 
     tunnel: str
-    why: Literal["stop", "drain", "bot ended", "bot lost"]
+    why: Literal["stop", "drain", "session ended", "bot ended", "bot lost"]
 
 
 class EndAll(msgspec.Struct, frozen=True, tag=True):

@@ -43,6 +43,7 @@ MAX_COMMANDS = 16
 ORDERS = {
     "stop": Event.STOP,
     "drain": Event.DRAIN,
+    "session ended": Event.SESSION_ENDED,
     "bot ended": Event.UPSTREAM_EOF,
     "bot lost": Event.UPSTREAM_LOST,
 }

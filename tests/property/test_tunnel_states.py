@@ -24,7 +24,8 @@ EVENTS = st.lists(st.sampled_from(Event), max_size=12)
 
 def possible(state: TunnelState) -> list[Event]:
     """What can come next: a pump cuts or tears only what waits, a side closes or ends once."""
-    found = [Event.STOP, Event.TIME_LIMIT, Event.IDLE, Event.DRAIN, Event.CLOSE_TIMEOUT]
+    found = [Event.STOP, Event.TIME_LIMIT, Event.IDLE, Event.DRAIN, Event.SESSION_ENDED]
+    found.append(Event.CLOSE_TIMEOUT)
     for side in Side:
         transfer = state.reading(side)
         kinds = [Kind.LOST]

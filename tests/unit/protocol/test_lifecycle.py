@@ -137,6 +137,7 @@ DECIDED: list[tuple[Event, str, int | str | None, int | str | None, str]] = [
     (Event.TIME_LIMIT, "time_limit", 1001, 1001, "time limit"),
     (Event.IDLE, "idle", 1001, 1001, "idle"),
     (Event.DRAIN, "drain", 1012, 1012, "service restart"),
+    (Event.SESSION_ENDED, "session_ended", 1001, 1001, "session ended"),
     (Event.DOWNSTREAM_VIOLATION, "client_protocol_error", 1002, 1002, "protocol error"),
     (Event.UPSTREAM_VIOLATION, "bot_protocol_error", 1002, 1002, "protocol error"),
     (Event.DOWNSTREAM_TOO_BIG, "client_message_too_big", 1009, 1009, "message too big"),

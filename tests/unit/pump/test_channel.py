@@ -34,6 +34,7 @@ TO_PUMP: list[channel.ToPump] = [
     ADOPT,
     End("t", "stop"),
     End("t", "drain"),
+    End("t", "session ended"),
     EndAll(),
     Recorded(["a", "b"]),
     Ask(),

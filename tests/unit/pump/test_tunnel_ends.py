@@ -167,6 +167,7 @@ ORDERS = {
     Event.STOP: ("stopped", 1001, "stopped"),
     Event.DRAIN: ("drain", 1012, "service restart"),
     Event.IDLE: ("idle", 1001, "idle"),
+    Event.SESSION_ENDED: ("session_ended", 1001, "session ended"),
 }
 
 
