@@ -36,10 +36,10 @@ from relay.server.admin import ADMIN_HANDLERS
 from relay.server.calls import Calls, Frames
 from relay.server.connection import Routes
 from relay.server.exchange import Front
-from relay.server.http_proxy import SessionRequest
 from relay.server.listener import Listener, open_listeners, take_inherited
 from relay.server.private_api import PRIVATE_HANDLERS
 from relay.server.pumps import Pumps
+from relay.server.session_websocket import session_api
 from relay.server.sessions import SessionKeeper
 from relay.server.start import Preflight, StartSession
 from relay.server.websocket import GenericWebSocket, ProviderWebSocket
@@ -62,7 +62,7 @@ PUBLIC_ROUTES = Routes(
     PUBLIC,
     {
         Route.START: StartSession,
-        Route.SESSION_API: SessionRequest,
+        Route.SESSION_API: session_api,
         **PRIVATE_HANDLERS,
         Route.GENERIC_WEBSOCKET: GenericWebSocket,
         Route.PROVIDER_WEBSOCKET: ProviderWebSocket,
@@ -207,7 +207,7 @@ class Daemon:
             pool=pool,
             sessions=keeper,
             pumps=pumps,
-            calls=Calls(pumps, Frames(keeper, self._log, background)),
+            calls=Calls(pumps, Frames(keeper, self._log, background), keeper.sides),
             log=self._log,
             background=background,
             now=time.time,
@@ -247,7 +247,7 @@ class Daemon:
         listener.end_idle()
         with trio.move_on_after(self._config.limits.drain_timeout):
             # What was under way goes on to its answer, and a caller who was let in to a call.
-            while listener.finishing() or front.calls.count():
+            while listener.finishing() or front.calls.any():
                 with trio.move_on_after(END_POLL):
                     await self._hurry.wait()
                     return
@@ -255,7 +255,7 @@ class Daemon:
     async def _end_calls(self, front: Front, processes: PumpProcesses) -> None:
         await front.calls.end_all()
         with trio.move_on_after(self._config.limits.close_timeout + END_MARGIN):
-            while front.calls.count():
+            while front.calls.any():
                 await trio.sleep(END_POLL)
         await front.pumps.quit()
         if not await front.pumps.wait_gone():
@@ -266,13 +266,14 @@ class Daemon:
     # In the background.
 
     async def _poll_stops(self, front: Front) -> None:
-        """Stops that another process has asked for, through the store."""
+        """Stops and ends that another process has told the store of."""
         while True:
             await trio.sleep(STOP_POLL)
             with contextlib.suppress(StoreError):
                 for session in await front.store.stop_requests():
                     await front.sessions.stop(session.id)
                     await front.calls.end(session.id, "stop")
+                await front.calls.end_strays(front.store)
 
     async def _sweep(self, keeper: SessionKeeper) -> None:
         while True:

@@ -130,6 +130,7 @@ class LimitsTable(msgspec.Struct, frozen=True):
         _is("an integer from 1 to 1000000"),
     ] = _LIMITS.max_connections
     max_waiting: Annotated[int, _integer(1, 100_000)] = _LIMITS.max_waiting
+    max_side_tunnels: Annotated[int, _integer(1, 1000)] = _LIMITS.max_side_tunnels
     reservation_timeout: Wait = _LIMITS.reservation_timeout
     close_timeout: Wait = _LIMITS.close_timeout
     drain_timeout: Call = _LIMITS.drain_timeout

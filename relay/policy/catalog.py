@@ -147,6 +147,9 @@ class Limits(msgspec.Struct, frozen=True):
     max_connections: int | None = None
     # Callers that wait for an instance, per agent.
     max_waiting: int = 100
+    # WebSockets beside a session's own: who follows or steers a call opens one or two, and
+    # each holds two descriptors of a pump.
+    max_side_tunnels: int = 16
     # A place that /start holds for a caller who has not connected yet.
     reservation_timeout: float = 30 * SECOND
     # A Close that was sent waits so long for its answer, then the sockets are closed.

@@ -8,7 +8,15 @@ the form of the key, repeated fields, a body behind an upgrade.
 
 from __future__ import annotations
 
-__all__ = ["BotAnswer", "BotHandshake", "BotRefusal", "Upgrade", "check_upgrade", "switching"]
+__all__ = [
+    "BotAnswer",
+    "BotHandshake",
+    "BotRefusal",
+    "Upgrade",
+    "asks_for_websocket",
+    "check_upgrade",
+    "switching",
+]
 
 import base64
 import binascii
@@ -75,6 +83,20 @@ class BotRefusal:
     status: int
     fields: tuple[Field, ...]
     body: bytes
+
+
+def asks_for_websocket(request: Request) -> bool:
+    """Whether a request to an address that speaks HTTP too asks for a WebSocket.
+
+    Other upgrades, and those in HTTP/1.0, are ignored (RFC 9110 section 7.8); a WebSocket
+    is opened with GET only (RFC 6455 section 4.1).
+    """
+    return (
+        request.method == b"GET"
+        and request.version == b"1.1"
+        and b"websocket" in request.tokens(b"upgrade")
+        and b"upgrade" in request.tokens(b"connection")
+    )
 
 
 def check_upgrade(request: Request) -> Upgrade:

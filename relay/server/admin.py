@@ -78,7 +78,8 @@ class Readyz(AdminHandler):
             "reasons": reasons,
         }
         answer["instances"] = front.pool.statistics()
-        answer["calls"] = front.calls.count()
+        answer["calls"] = len(front.calls.sessions())
+        answer["side_tunnels"] = front.calls.sides.count()
         answer["tasks"] = trio.lowlevel.current_statistics().tasks_living
         await self._exchange.reply(503 if reasons else 200, json_body(answer))
 

@@ -1,26 +1,34 @@
-"""Every live call of this daemon, whoever relays it: the pumps, or tasks of its own."""
+"""Every live call of this daemon, whoever relays it: the pumps, or tasks of its own.
+
+A session has one call, and perhaps side tunnels (`server.side_tunnels`).
+"""
 
 from __future__ import annotations
 
 __all__ = ["Calls", "Frames"]
 
 from functools import partial
-from typing import Literal
 
 import trio
 
-from relay.policy.interfaces import Log
+from relay.policy.interfaces import Log, Store
+from relay.policy.sessions import SessionState
 from relay.protocol.lifecycle import Event
 from relay.pump.channel import Adopt
 from relay.server.frames_relay import FramesCall
 from relay.server.pumps import Pumps
 from relay.server.sessions import SessionKeeper
+from relay.server.side_tunnels import Order, SideTunnels, is_side
 
-ORDERS = {"stop": Event.STOP, "drain": Event.DRAIN}
+ORDERS: dict[Order, Event] = {
+    "stop": Event.STOP,
+    "drain": Event.DRAIN,
+    "session ended": Event.SESSION_ENDED,
+}
 
 
 class Frames:
-    """The calls that are relayed here, message by message.
+    """The calls and side tunnels that are relayed here, message by message.
 
     Args:
         nursery: where they run; it outlives connections.
@@ -31,37 +39,49 @@ class Frames:
         self._log = log
         self._nursery = nursery
         self._calls: dict[str, FramesCall] = {}
+        self._sessions: set[str] = set()
 
     def adopt(self, message: Adopt, client: trio.SocketStream, bot: trio.SocketStream) -> None:
         """Relay between two connections from now on, and close them at the end."""
-        session = message.session
-        failed = partial(self._keeper.bot_failed, session)
-        self._calls[session] = FramesCall(message, client, bot, failed)
-        self._nursery.start_soon(self._carry, session)
+        failed = partial(self._keeper.bot_failed, message.session)
+        call = FramesCall(message, client, bot, failed)
+        self._calls[message.tunnel] = call
+        if is_side(message.tunnel, message.session):
+            self._keeper.sides.carried(message.tunnel, message.session, self._tell)
+        else:
+            self._sessions.add(message.session)
+        self._nursery.start_soon(self._carry, call, message.tunnel, message.session)
 
-    async def _carry(self, session: str) -> None:
-        call = self._calls[session]
+    async def _carry(self, call: FramesCall, tunnel: str, session: str) -> None:
         try:
             await call.run()
         except Exception as error:  # no call may take the daemon with it
             self._log.failure("bug", error, session_id=session)
         await self._keeper.tunnel_ended(call.report())
         # Only now: whoever waits for the last call waits for its record too.
-        del self._calls[session]
+        del self._calls[tunnel]
+        self._sessions.discard(tunnel)
 
     def count(self) -> int:
-        """Live calls."""
+        """Live calls, and side tunnels."""
         return len(self._calls)
 
-    def end(self, session_id: str, why: Literal["stop", "drain"]) -> bool:
-        """End a session's call with the Close that fits; False if there is none here."""
-        call = self._calls.get(session_id)
+    def sessions(self) -> set[str]:
+        """Ids of the sessions whose calls are here."""
+        return self._sessions
+
+    def end(self, tunnel: str, why: Order) -> bool:
+        """End a call or a side tunnel with the Close that fits; False if it is not here."""
+        call = self._calls.get(tunnel)
         if call is not None:
             call.end(ORDERS[why])
         return call is not None
 
+    async def _tell(self, tunnel: str, why: Order) -> None:
+        self.end(tunnel, why)
+
     def end_all(self) -> None:
-        """End every call with Close 1012."""
+        """End them all with Close 1012."""
         for call in self._calls.values():
             call.end(Event.DRAIN)
 
@@ -69,19 +89,43 @@ class Frames:
 class Calls:
     """What is asked of calls without caring how they are relayed."""
 
-    def __init__(self, pumps: Pumps, frames: Frames) -> None:
+    def __init__(self, pumps: Pumps, frames: Frames, sides: SideTunnels) -> None:
         self._pumps = pumps
         self.frames = frames
+        self.sides = sides
 
-    def count(self) -> int:
-        """Live calls."""
-        return self._pumps.count() + self.frames.count()
+    def sessions(self) -> set[str]:
+        """Ids of the sessions whose calls this daemon carries: one each."""
+        return self._pumps.sessions() | self.frames.sessions()
 
-    async def end(self, session_id: str, why: Literal["stop", "drain"]) -> bool:
-        """End a session's call with the Close that fits; False if there is none here."""
+    def any(self) -> bool:
+        """Whether a call or a side tunnel is left."""
+        return bool(self.sessions() or self.sides.count())
+
+    async def end(self, session_id: str, why: Order) -> bool:
+        """End a session's call, and its side tunnels, with the Close that fits.
+
+        Returns:
+            False if its call is not here.
+        """
+        await self.sides.end(session_id, why)
         return self.frames.end(session_id, why) or await self._pumps.end(session_id, why)
 
+    async def end_strays(self, store: Store) -> None:
+        """End side tunnels of sessions that have ended without a word to this daemon.
+
+        Another daemon may have held the session, or this one's order may have met a
+        channel to a pump that was just being made again.
+
+        Raises:
+            StoreError: it can't be known which.
+        """
+        for session_id in set(self.sides.sessions()) - self.sessions():
+            session = await store.get(session_id)
+            if session is None or session.state is not SessionState.ACTIVE:
+                await self.sides.end(session_id, "session ended")
+
     async def end_all(self) -> None:
-        """End every call with Close 1012."""
+        """End every call and side tunnel with Close 1012."""
         self.frames.end_all()
         await self._pumps.end_all()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 __all__ = ["Connection", "Handler", "Routes"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import h11
@@ -51,12 +51,12 @@ class Handler(Protocol):
 
 
 class Routes:
-    """A table of paths, the handler of each route, and the one for preflights if any."""
+    """A table of paths, what makes the handler of each route, and the one for preflights if any."""
 
     def __init__(
         self,
         table: tuple[Pattern, ...],
-        handlers: Mapping[Route, type[Handler]],
+        handlers: Mapping[Route, Callable[[Exchange], Handler]],
         preflight: type[Handler] | None = None,
     ) -> None:
         self.table = table

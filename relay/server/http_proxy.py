@@ -26,15 +26,7 @@ class SessionRequest:
         self._bot: BotConnection | None = None
 
     async def authenticate(self) -> None:
-        exchange = self._exchange
-        self._lookup = SessionLookup(exchange)
-        upgrade, connection = exchange.head.tokens(b"upgrade"), exchange.head.tokens(b"connection")
-        if b"websocket" in upgrade and b"upgrade" in connection:
-            raise Refusal(
-                501,
-                "this version opens no WebSocket through a session; send a plain HTTP request",
-                cause="session_upgrade",
-            )
+        self._lookup = SessionLookup(self._exchange)
 
     async def resolve(self) -> None:
         try:

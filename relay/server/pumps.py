@@ -3,7 +3,7 @@
 A link is one connection to one pump. When it ends, a new one is made, to the same
 process if that lives and to a new one otherwise; sessions that the new link does not
 know have died with their pump. Only what a pump says ends a session here, never the
-mere loss of a connection.
+mere loss of a connection, nor the end of a side tunnel.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from relay.policy.sessions import SessionEnd
 from relay.pump import channel
 from relay.pump.channel import Adopt, BotEnded, Finished, Hold, Live, Totals
 from relay.server.sessions import SessionKeeper
+from relay.server.side_tunnels import Order, is_side
 
 # A pump takes a message in microseconds; one that does not for so long is stuck.
 SEND_TIMEOUT = 5.0
@@ -55,10 +56,11 @@ class PumpSource(Protocol):
 
 @dataclass(slots=True)
 class Link:
-    """A connection to a pump, and the sessions that the pump carries.
+    """A connection to a pump, and the tunnels that the pump carries.
 
     Attributes:
-        orphans: sessions of the link before, until this one has told what it knows.
+        orphans: tunnels of the link before, until this one has told what it knows.
+        tunnels: with the session of each; so for `orphans`.
         understands: its pump speaks this version's messages; another one only finishes
             what it has.
         totals: what its pump said last of itself.
@@ -67,8 +69,8 @@ class Link:
     index: int
     sock: socket.socket
     since: float
-    orphans: set[str]
-    sessions: set[str] = field(default_factory=set)
+    orphans: dict[str, str]
+    tunnels: dict[str, str] = field(default_factory=dict)
     ready: trio.Event = field(default_factory=trio.Event)
     writing: trio.Lock = field(default_factory=trio.Lock)
     understands: bool = True
@@ -88,8 +90,8 @@ class Pumps:
         self._keeper = keeper
         self._log = log
         self._links: dict[int, Link] = {}
-        # Sessions between two links of their pump.
-        self._orphans: dict[int, set[str]] = {}
+        # Tunnels between two links of their pump.
+        self._orphans: dict[int, dict[str, str]] = {}
         self._starting: set[int] = set()
         self._keepers = 0
         self._quitting = trio.Event()
@@ -116,14 +118,10 @@ class Pumps:
             task_status.started()
 
     def sessions(self) -> set[str]:
-        """Ids of the sessions that have a tunnel, as far as is known."""
+        """Ids of the sessions that a pump carries, as far as is known."""
         links = self._links.values()
-        known = [*(link.sessions | link.orphans for link in links), *self._orphans.values()]
-        return set[str]().union(*known)
-
-    def count(self) -> int:
-        """Live tunnels."""
-        return len(self.sessions())
+        known = [*(link.tunnels | link.orphans for link in links), *self._orphans.values()]
+        return set[str]().union(*map(_sessions, known))
 
     def ready(self) -> bool:
         """Whether a pump can take a call."""
@@ -150,17 +148,22 @@ class Pumps:
         links = self._takers()
         if not links:
             raise _no_pump()
-        link = min(links, key=lambda each: len(each.sessions))
-        link.sessions.add(message.session)
+        link = min(links, key=lambda each: len(each.tunnels))
+        self._note(link, message)
         if not await self._send(link, message, fds):
-            link.sessions.discard(message.session)
+            link.tunnels.pop(message.tunnel, None)
             raise _no_pump()
 
-    async def end(self, session_id: str, why: Literal["stop", "drain"]) -> bool:
-        """End a session's tunnel with the Close that fits; False if there is none here."""
+    def _note(self, link: Link, message: Adopt | Hold | Live) -> None:
+        link.tunnels[message.tunnel] = message.session
+        if is_side(message.tunnel, message.session):
+            self._keeper.sides.carried(message.tunnel, message.session, self.end)
+
+    async def end(self, tunnel: str, why: Order) -> bool:
+        """End a tunnel with the Close that fits; False if there is none here."""
         for link in list(self._links.values()):
-            if session_id in link.sessions:
-                return await self._send(link, channel.End(session_id, why))
+            if tunnel in link.tunnels:
+                return await self._send(link, channel.End(tunnel, why))
         return False
 
     async def end_all(self) -> None:
@@ -225,7 +228,7 @@ class Pumps:
                 with trio.move_on_after(wait):
                     await self._quitting.wait()
             await self._record_spooled()
-            await self._bury(self._orphans.pop(index, set()))
+            await self._bury(self._orphans.pop(index, {}))
         finally:
             self._keepers -= 1
             self._starting.discard(index)
@@ -240,9 +243,9 @@ class Pumps:
             self._log.warning("pump_start", pump=index, error=str(error))
             if index not in self._source.living():
                 await self._record_spooled()
-                await self._bury(self._orphans.pop(index, set()))
+                await self._bury(self._orphans.pop(index, {}))
             return 0.0
-        link = Link(index, sock, trio.current_time(), self._orphans.pop(index, set()))
+        link = Link(index, sock, trio.current_time(), self._orphans.pop(index, {}))
         self._links[index] = link
         try:
             await self._record_spooled()  # now, since the pump before this one is surely gone
@@ -252,9 +255,10 @@ class Pumps:
             del self._links[index]
             trio.lowlevel.notify_closing(sock)
             sock.close()
-        self._orphans[index] = link.sessions | link.orphans
+        self._orphans[index] = link.tunnels | link.orphans
         if not self._quitting.is_set() and index < self._count:
-            self._log.warning("pump_died", pump=index, sessions=len(self._orphans[index]))
+            sessions = len(_sessions(self._orphans[index]))
+            self._log.warning("pump_died", pump=index, sessions=sessions)
         return trio.current_time() - link.since
 
     async def _hear(self, link: Link) -> None:
@@ -277,13 +281,13 @@ class Pumps:
 
     async def _take(self, link: Link, message: channel.ToControl) -> None:
         if isinstance(message, Live):
-            link.sessions.add(message.session)
+            self._note(link, message)
         elif isinstance(message, BotEnded):
             self._questions.start_soon(self._answer, link, message)
         elif isinstance(message, Finished):
             await self._keeper.tunnel_ended(message)
             # Only now: whoever waits for the last tunnel waits for its record too.
-            self._forget(link, message.session)
+            self._forget(link, message.tunnel)
             await self._send(link, channel.Recorded([message.tunnel]))
         elif isinstance(message, Totals):
             link.totals = message
@@ -299,9 +303,8 @@ class Pumps:
 
     async def _begin(self, link: Link, version: int) -> None:
         """The link has told what its pump knows; what it did not name is gone."""
-        missing = link.orphans - link.sessions
-        link.orphans = set()
-        await self._bury(missing)
+        orphans, link.orphans = link.orphans, {}
+        await self._bury({name: orphans[name] for name in orphans.keys() - link.tunnels.keys()})
         link.understands = version == channel.VERSION
         if not link.understands:
             self._log.warning("pump_version", pump=link.index, version=version)
@@ -310,22 +313,30 @@ class Pumps:
         link.ready.set()
         self._starting.discard(link.index)
 
-    async def _bury(self, sessions: set[str]) -> None:
-        for session_id in sessions:
-            await self._keeper.end(session_id, SessionEnd("pump_died"))
+    async def _bury(self, tunnels: dict[str, str]) -> None:
+        for tunnel, session_id in tunnels.items():
+            if is_side(tunnel, session_id):
+                self._keeper.sides.lost(tunnel, session_id)
+            else:
+                await self._keeper.end(session_id, SessionEnd("pump_died"))
 
     async def _record_spooled(self) -> None:
         for report in self._source.spooled():
             await self._keeper.tunnel_ended(report)
             for link in self._links.values():
-                self._forget(link, report.session)
-            for sessions in self._orphans.values():
-                sessions.discard(report.session)
+                self._forget(link, report.tunnel)
+            for tunnels in self._orphans.values():
+                tunnels.pop(report.tunnel, None)
 
     @staticmethod
-    def _forget(link: Link, session_id: str) -> None:
-        link.sessions.discard(session_id)
-        link.orphans.discard(session_id)
+    def _forget(link: Link, tunnel: str) -> None:
+        link.tunnels.pop(tunnel, None)
+        link.orphans.pop(tunnel, None)
+
+
+def _sessions(tunnels: dict[str, str]) -> set[str]:
+    """Of tunnels with their sessions, the sessions that one of them carries."""
+    return {session for tunnel, session in tunnels.items() if not is_side(tunnel, session)}
 
 
 def _no_pump() -> Refusal:

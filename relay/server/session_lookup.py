@@ -35,7 +35,7 @@ class SessionLookup:
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._agent: Agent = public_agent(exchange)
+        self.agent: Agent = public_agent(exchange)
         assert exchange.match is not None, "only after the route phase"
         self.path = exchange.match.rest
         if is_reserved(self.path):
@@ -73,7 +73,7 @@ class SessionLookup:
             session = await self._exchange.front.store.get(session_id)
         if (
             session is None
-            or session.agent != self._agent.name
+            or session.agent != self.agent.name
             or session.state is SessionState.ENDED
         ):
             raise no_session()
@@ -81,7 +81,7 @@ class SessionLookup:
 
     async def _wait_active(self) -> Session:
         """The session once a bot holds it."""
-        front, agent = self._exchange.front, self._agent
+        front, agent = self._exchange.front, self.agent
         retry = ((b"retry-after", b"%d" % RETRY_AFTER),)
         if front.held[agent.name] >= front.limits.max_waiting:
             raise Refusal(

@@ -26,6 +26,7 @@ from relay.policy.tokens import TOKEN_TTL
 from relay.pump.channel import Finished
 from relay.server.callers import Caller, session_over, token_used
 from relay.server.placement import Placement
+from relay.server.side_tunnels import SideTunnels, is_side
 
 T = TypeVar("T")
 
@@ -43,6 +44,9 @@ class SessionKeeper:
 
     Args:
         nursery: where instances are let go in the background; it outlives connections.
+
+    Attributes:
+        sides: further WebSockets of sessions, which end with them.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class SessionKeeper:
         self._callers: dict[str, Caller] = {}
         self._waiting: Counter[str] = Counter()
         self._placement = Placement(store, pool, now)
+        self.sides = SideTunnels(limits.max_side_tunnels, log)
 
     async def reserve(self, agent: Agent, session_id: str, transport: str) -> Session:
         """A reserved session for /start.
@@ -193,7 +198,13 @@ class SessionKeeper:
             self._waiting[caller.agent.name] -= 1
 
     async def tunnel_ended(self, report: Finished) -> None:
-        """Record the end of an active session and free its instance when it has settled."""
+        """Record the end of an active session and free its instance when it has settled.
+
+        The end of a side tunnel is only told.
+        """
+        if is_side(report.tunnel, report.session):
+            self.sides.ended(report)
+            return
         figures = msgspec.json.encode(
             {"seconds": report.seconds, "client": report.from_client, "bot": report.from_bot}
         )
@@ -215,6 +226,7 @@ class SessionKeeper:
     async def end(self, session_id: str, end: SessionEnd) -> None:
         """End a session for whatever cause; its instance is let go when it has settled."""
         session = await self._insist(partial(self._record_end, session_id, end))
+        await self.sides.end(session_id, "session ended")
         if session is not None and session.instance is not None:
             agent = self._catalog.agents.get(session.agent)
             # Whether a bot that was started over HTTP has heard of its end is not known.
@@ -233,6 +245,7 @@ class SessionKeeper:
         """Free an instance when it has settled; one that nobody may use any more at once."""
         if agent is not None:
             await self._pool.wait_settled(agent, instance, session_id, deaf=deaf)
+        await self.sides.wait_gone(session_id)
         await self._insist(partial(self._store.free, session_id, instance))
         self._pool.freed(instance, session_id)
 

@@ -86,8 +86,10 @@ class Log:
     def __init__(self) -> None:
         self.ended: list[Session] = []
         self.failures: list[BaseException] = []
+        self.events: list[tuple[str, dict[str, object]]] = []
 
-    def event(self, name: str, **fields: object) -> None: ...
+    def event(self, name: str, **fields: object) -> None:
+        self.events.append((name, fields))
 
     def warning(self, name: str, **fields: object) -> None: ...
 

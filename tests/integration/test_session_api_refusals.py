@@ -30,7 +30,6 @@ from tests.helpers.wire import (
     request,
     stop,
     token_for,
-    upgrade,
 )
 
 AGENTS = """
@@ -139,10 +138,6 @@ def test_paths_that_can_be_read_in_two_ways(held: SessionBot, path: str, cause: 
 @pytest.mark.parametrize("path", ["/api/offer", "/api/offer/", "//api//offer", "/%61pi/offer"])
 def test_offers_are_for_sessions_over_http(held: SessionBot, path: str) -> None:
     refuses(held, held.request("POST", path), 409, "not_over_http")
-
-
-def test_a_websocket_through_a_session(held: SessionBot) -> None:
-    refuses(held, upgrade(held.path(), BEARER), 501, "session_upgrade")
 
 
 def test_a_session_of_another_agent_or_none_or_no_agent(held: SessionBot) -> None:
