@@ -68,7 +68,11 @@ class Frames:
 
     def sessions(self) -> set[str]:
         """Ids of the sessions whose calls are here."""
-        return self._sessions
+        return set(self._sessions)
+
+    def carries(self, session_id: str) -> bool:
+        """Whether a session is one of them."""
+        return session_id in self._sessions
 
     def end(self, tunnel: str, why: Order) -> bool:
         """End a call or a side tunnel with the Close that fits; False if it is not here."""
@@ -120,7 +124,9 @@ class Calls:
         Raises:
             StoreError: it can't be known which.
         """
-        for session_id in set(self.sides.sessions()) - self.sessions():
+        for session_id in self.sides.sessions():
+            if self._pumps.carries(session_id) or self.frames.carries(session_id):
+                continue
             session = await store.get(session_id)
             if session is None or session.state is not SessionState.ACTIVE:
                 await self.sides.end(session_id, "session ended")

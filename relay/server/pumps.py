@@ -12,7 +12,6 @@ __all__ = ["PumpSource", "Pumps"]
 
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import msgspec
@@ -23,11 +22,10 @@ from relay.policy.interfaces import Log
 from relay.policy.sessions import SessionEnd
 from relay.pump import channel
 from relay.pump.channel import Adopt, BotEnded, Finished, Hold, Live, Totals
+from relay.server.pump_link import Link, Tunnels, sessions_of
 from relay.server.sessions import SessionKeeper
 from relay.server.side_tunnels import Order, is_side
 
-# A pump takes a message in microseconds; one that does not for so long is stuck.
-SEND_TIMEOUT = 5.0
 # Between a pump's death and the start of the next one, doubled up to the second
 # number while pumps die young.
 RESTART_WAIT = 0.05
@@ -54,29 +52,6 @@ class PumpSource(Protocol):
         """What pumps that have exited left to be recorded; forgotten once it was given."""
 
 
-@dataclass(slots=True)
-class Link:
-    """A connection to a pump, and the tunnels that the pump carries.
-
-    Attributes:
-        orphans: tunnels of the link before, until this one has told what it knows.
-        tunnels: with the session of each; so for `orphans`.
-        understands: its pump speaks this version's messages; another one only finishes
-            what it has.
-        totals: what its pump said last of itself.
-    """
-
-    index: int
-    sock: socket.socket
-    since: float
-    orphans: dict[str, str]
-    tunnels: dict[str, str] = field(default_factory=dict)
-    ready: trio.Event = field(default_factory=trio.Event)
-    writing: trio.Lock = field(default_factory=trio.Lock)
-    understands: bool = True
-    totals: Totals | None = None
-
-
 class Pumps:
     """Keeps one link per pump.
 
@@ -91,7 +66,7 @@ class Pumps:
         self._log = log
         self._links: dict[int, Link] = {}
         # Tunnels between two links of their pump.
-        self._orphans: dict[int, dict[str, str]] = {}
+        self._orphans: dict[int, Tunnels] = {}
         self._starting: set[int] = set()
         self._keepers = 0
         self._quitting = trio.Event()
@@ -119,9 +94,16 @@ class Pumps:
 
     def sessions(self) -> set[str]:
         """Ids of the sessions that a pump carries, as far as is known."""
+        return set[str]().union(*map(sessions_of, self._known()))
+
+    def carries(self, session_id: str) -> bool:
+        """Whether a session is one of them."""
+        return any(session_id in tunnels for tunnels in self._known())
+
+    def _known(self) -> list[Tunnels]:
         links = self._links.values()
-        known = [*(link.tunnels | link.orphans for link in links), *self._orphans.values()]
-        return set[str]().union(*map(_sessions, known))
+        held = [tunnels for link in links for tunnels in (link.tunnels, link.orphans)]
+        return [*held, *self._orphans.values()]
 
     def ready(self) -> bool:
         """Whether a pump can take a call."""
@@ -150,7 +132,7 @@ class Pumps:
             raise _no_pump()
         link = min(links, key=lambda each: len(each.tunnels))
         self._note(link, message)
-        if not await self._send(link, message, fds):
+        if not await link.send(message, fds):
             link.tunnels.pop(message.tunnel, None)
             raise _no_pump()
 
@@ -163,7 +145,7 @@ class Pumps:
         """End a tunnel with the Close that fits; False if there is none here."""
         for link in list(self._links.values()):
             if tunnel in link.tunnels:
-                return await self._send(link, channel.End(tunnel, why))
+                return await link.send(channel.End(tunnel, why))
         return False
 
     async def end_all(self) -> None:
@@ -194,25 +176,7 @@ class Pumps:
     async def _tell_all(self, message: channel.ToPump) -> None:
         async with trio.open_nursery() as nursery:  # one that is stuck must not delay the others
             for link in self._links.values():
-                nursery.start_soon(self._send, link, message)
-
-    async def _send(self, link: Link, message: channel.ToPump, fds: tuple[int, ...] = ()) -> bool:
-        """Send whole; False when the pump is gone, and its tunnels with it, or stuck."""
-        with trio.move_on_after(SEND_TIMEOUT):
-            async with link.writing:
-                while True:
-                    try:
-                        channel.send(link.sock, message, fds)
-                        return True
-                    except BlockingIOError:
-                        pass
-                    except OSError:
-                        return False
-                    try:
-                        await trio.lowlevel.wait_writable(link.sock)
-                    except (OSError, trio.ClosedResourceError):
-                        return False
-        return False
+                nursery.start_soon(link.send, message)
 
     # One pump, life after life.
 
@@ -249,7 +213,7 @@ class Pumps:
         self._links[index] = link
         try:
             await self._record_spooled()  # now, since the pump before this one is surely gone
-            if await self._send(link, channel.Ask()):
+            if await link.send(channel.Ask()):
                 await self._hear(link)
         finally:
             del self._links[index]
@@ -257,7 +221,7 @@ class Pumps:
             sock.close()
         self._orphans[index] = link.tunnels | link.orphans
         if not self._quitting.is_set() and index < self._count:
-            sessions = len(_sessions(self._orphans[index]))
+            sessions = len(sessions_of(self._orphans[index]))
             self._log.warning("pump_died", pump=index, sessions=sessions)
         return trio.current_time() - link.since
 
@@ -287,8 +251,8 @@ class Pumps:
         elif isinstance(message, Finished):
             await self._keeper.tunnel_ended(message)
             # Only now: whoever waits for the last tunnel waits for its record too.
-            self._forget(link, message.tunnel)
-            await self._send(link, channel.Recorded([message.tunnel]))
+            link.forget(message.tunnel)
+            await link.send(channel.Recorded([message.tunnel]))
         elif isinstance(message, Totals):
             link.totals = message
         else:
@@ -299,7 +263,7 @@ class Pumps:
     async def _answer(self, link: Link, question: BotEnded) -> None:
         failed = await self._keeper.bot_failed(question.session)
         why: Literal["bot lost", "bot ended"] = "bot lost" if failed else "bot ended"
-        await self._send(link, channel.End(question.tunnel, why))
+        await link.send(channel.End(question.tunnel, why))
 
     async def _begin(self, link: Link, version: int) -> None:
         """The link has told what its pump knows; what it did not name is gone."""
@@ -309,11 +273,11 @@ class Pumps:
         if not link.understands:
             self._log.warning("pump_version", pump=link.index, version=version)
         if self._quitting.is_set() or link.index >= self._count or not link.understands:
-            await self._send(link, channel.Quit())
+            await link.send(channel.Quit())
         link.ready.set()
         self._starting.discard(link.index)
 
-    async def _bury(self, tunnels: dict[str, str]) -> None:
+    async def _bury(self, tunnels: Tunnels) -> None:
         for tunnel, session_id in tunnels.items():
             if is_side(tunnel, session_id):
                 self._keeper.sides.lost(tunnel, session_id)
@@ -324,19 +288,9 @@ class Pumps:
         for report in self._source.spooled():
             await self._keeper.tunnel_ended(report)
             for link in self._links.values():
-                self._forget(link, report.tunnel)
+                link.forget(report.tunnel)
             for tunnels in self._orphans.values():
                 tunnels.pop(report.tunnel, None)
-
-    @staticmethod
-    def _forget(link: Link, tunnel: str) -> None:
-        link.tunnels.pop(tunnel, None)
-        link.orphans.pop(tunnel, None)
-
-
-def _sessions(tunnels: dict[str, str]) -> set[str]:
-    """Of tunnels with their sessions, the sessions that one of them carries."""
-    return {session for tunnel, session in tunnels.items() if not is_side(tunnel, session)}
 
 
 def _no_pump() -> Refusal:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import trio
+from msgspec import to_builtins
 
 from relay.errors import Refusal
 from relay.policy.interfaces import Log
@@ -112,7 +113,7 @@ class SideTunnels:
             close_code=report.code,
             close_reason=report.reason,
             seconds=report.seconds,
-            figures={"client": report.from_client, "bot": report.from_bot},
+            figures=to_builtins({"client": report.from_client, "bot": report.from_bot}),
         )
 
     def lost(self, name: str, session: str) -> None:
