@@ -109,7 +109,7 @@ def test_one_beside_the_session(
 ) -> None:
     """It comes and goes, and the session, its call and its instance do not notice."""
     held = begin(daemon, bot, agent)
-    assert carried(daemon) == (1, 0)
+    wait_until(lambda: carried(daemon) == (1, 0), "what the test before had is gone")
     side = held.side("/watch/%41?x=%20&token=mine&serviceHost=too&y=")
     assert carried(daemon) == (1, 1)
     assert side.response is not None
