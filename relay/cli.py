@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from relay import __version__, cli_sessions
+from relay import __version__, cli_sessions, cli_views
 from relay.config import DEFAULT_FILE, Config, effective, load, suggestion, websocket_url
 from relay.errors import ConfigError, RelayError
 from relay.policy import tokens
@@ -115,6 +115,11 @@ def parser() -> Parser:
     _add_token(commands.add_parser("token", help="make and read one-time tokens"))
     sessions = commands.add_parser("sessions", help="list, show and stop sessions of a daemon")
     cli_sessions.add_arguments(sessions, _add_config)
+    cli_views.add_arguments(
+        commands.add_parser("agents", help="agents of a daemon, and their instances"),
+        commands.add_parser("top", help="live calls of a daemon, again and again"),
+        _add_config,
+    )
     return root
 
 

@@ -19,20 +19,26 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import trio
 
-from relay.config import Bind, Config, derive_public_url
+from relay import __version__
+from relay.config import Bind, Config, derive_public_url, effective
 from relay.errors import ConfigError, RelayError, StoreError
 from relay.instances.files import BotFiles
 from relay.instances.fixed import FixedInstances
 from relay.instances.launched import LaunchedInstances
 from relay.instances.pool import Instances
-from relay.ops.log import Log, configure
+from relay.ops.console import console_files
+from relay.ops.log import configure
+from relay.ops.observer import Observer
 from relay.ops.supervisor import NOBODY, VARIABLES, Supervisor
+from relay.policy.interfaces import Log
 from relay.policy.routes import ADMIN, PUBLIC, Route
 from relay.pump_processes import PumpProcesses, hold_directory, node_name
 from relay.server.admin import ADMIN_HANDLERS
+from relay.server.admin_views import VIEW_HANDLERS
 from relay.server.calls import Calls, Frames
 from relay.server.connection import Routes
 from relay.server.exchange import Front
@@ -69,7 +75,7 @@ PUBLIC_ROUTES = Routes(
     },
     preflight=Preflight,
 )
-ADMIN_ROUTES = Routes(ADMIN, ADMIN_HANDLERS)
+ADMIN_ROUTES = Routes(ADMIN, {**ADMIN_HANDLERS, **VIEW_HANDLERS})
 
 
 def serve(config: Config) -> int:
@@ -117,7 +123,7 @@ class Daemon:
     ) -> None:
         self._supervisor = supervisor
         self._config = config
-        self._log = log
+        self._log = Observer(log, time.time)
         self._on_ready = on_ready or self._print_ready
         self._ending = trio.Event()
         self._hurry = trio.Event()
@@ -214,6 +220,12 @@ class Daemon:
             clock=time.monotonic,
             new_id=lambda: str(uuid.uuid4()),
             admin_token=config.admin_token,
+            figures=self._log,
+            describe=partial(effective, config),
+            console=console_files(),
+            name=node_name(config.runtime_dir),
+            version=__version__,
+            started_at=time.time(),
         )
         background.start_soon(self._poll_stops, front)
         background.start_soon(self._sweep, keeper)

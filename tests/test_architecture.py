@@ -17,7 +17,9 @@ PARTS = {
     "relay": "version",
     "relay.__main__": "cli",
     "relay.cli": "cli",
+    "relay.cli_admin": "cli",
     "relay.cli_sessions": "cli",
+    "relay.cli_views": "cli",
     "relay.config": "config",
     "relay.daemon": "daemon",
     "relay.demo": "demo",
@@ -43,7 +45,8 @@ PROTOCOL = {"protocol", "tunnel rules"}
 ARROWS = {
     "cli": {"config", "daemon", "demo", "tokens", "catalog", "version"},
     "demo": {"config", "daemon", "ops"},
-    "daemon": {"config", "server", "instances", "store", "ops", "pump", "channel"} | POLICY,
+    "daemon": {"config", "server", "instances", "store", "ops", "pump", "channel", "version"}
+    | POLICY,
     "config": {"catalog", *PROTOCOL},
     "server": {"channel"} | POLICY | PROTOCOL,
     "instances": POLICY | PROTOCOL,

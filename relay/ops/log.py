@@ -17,6 +17,8 @@ import structlog
 from relay.errors import StoreError
 from relay.policy.sessions import Session, public_end
 
+# Asked for every second or so by a console, a scraper, a live list.
+POLLED = ("admin_status", "admin_metrics", "admin_console")
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -67,6 +69,8 @@ class Log:
         status = fields.get("status")
         if isinstance(status, int) and status >= 500:
             self._logger.warning("exchange", **fields)
+        elif fields.get("route") in POLLED and status == 200:
+            self._logger.debug("exchange", **fields)
         else:
             self._logger.info("exchange", **fields)
 

@@ -5,7 +5,16 @@
 
 from __future__ import annotations
 
-__all__ = ["Admission", "InstancePool", "Log", "Places", "Reservation", "SessionFilter", "Store"]
+__all__ = [
+    "Admission",
+    "Figures",
+    "InstancePool",
+    "Log",
+    "Places",
+    "Reservation",
+    "SessionFilter",
+    "Store",
+]
 
 from enum import Enum
 from typing import Protocol
@@ -14,6 +23,7 @@ import msgspec
 
 from relay.policy.catalog import Agent
 from relay.policy.sessions import Session, SessionEnd, SessionState
+from relay.policy.status import EndStatus, NodeStatus, RefusalStatus
 
 
 class Admission(Enum):
@@ -124,6 +134,9 @@ class Store(Protocol):
     async def find(self, which: SessionFilter) -> tuple[list[Session], int]:
         """One page of sessions, and how many match in all."""
 
+    async def count_live(self) -> dict[tuple[str, SessionState], int]:
+        """How many sessions are in each live state, by agent, on all nodes."""
+
     async def mine(self) -> list[Session]:
         """This node's waiting and active sessions, for reconciling after a restart."""
 
@@ -197,3 +210,16 @@ class Log(Protocol):
 
     def session_end(self, session: Session) -> None:
         """One session that has ended."""
+
+
+class Figures(Protocol):
+    """What has been counted of what was logged."""
+
+    def recent_ends(self) -> tuple[EndStatus, ...]:
+        """The last sessions that ended, newest first."""
+
+    def refusals(self) -> tuple[RefusalStatus, ...]:
+        """Refusals by phase and cause, the latest first."""
+
+    def render(self, status: NodeStatus) -> bytes:
+        """All figures in Prometheus's text format."""

@@ -30,6 +30,11 @@ class Route(Enum):
     READYZ = "readyz"
     ADMIN_SESSIONS = "admin_sessions"
     ADMIN_SESSION = "admin_session"
+    ADMIN_STATUS = "admin_status"
+    ADMIN_METRICS = "admin_metrics"
+    ADMIN_CONFIG = "admin_config"
+    ADMIN_CONSOLE = "admin_console"
+    ADMIN_ROOT = "admin_root"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +96,16 @@ PUBLIC = (
 ADMIN = (
     _pattern(Route.LIVEZ, "livez", b"GET", b"HEAD"),
     _pattern(Route.READYZ, "readyz", b"GET", b"HEAD"),
-    _pattern(Route.ADMIN_SESSIONS, "sessions", b"GET", b"HEAD"),
-    _pattern(Route.ADMIN_SESSION, "sessions/{session}", b"GET", b"HEAD", b"DELETE"),
+    _pattern(Route.ADMIN_SESSIONS, "sessions", *READ),
+    _pattern(Route.ADMIN_SESSION, "sessions/{session}", *READ, b"DELETE"),
+    _pattern(Route.ADMIN_STATUS, "status", *READ),
+    _pattern(Route.ADMIN_STATUS, "status/{part}", *READ),
+    _pattern(Route.ADMIN_METRICS, "metrics", *READ),
+    _pattern(Route.ADMIN_CONFIG, "config", *READ),
+    _pattern(Route.ADMIN_ROOT, "", *READ),
+    _pattern(Route.ADMIN_ROOT, "console", *READ),
+    _pattern(Route.ADMIN_CONSOLE, "console/", *READ),
+    _pattern(Route.ADMIN_CONSOLE, "console/{file}", *READ),
 )
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

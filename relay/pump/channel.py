@@ -6,9 +6,9 @@ state on either side (unix(7)). Messages are msgpack; the type is a tag.
 
 Direction    messages
 to a pump    Adopt (with two descriptors: client, bot), Hold (with one: bot), End, EndAll,
-             Recorded, Ask, Quit
+             Recorded, Ask, Look, Quit
 to control   Live (one per tunnel), Finished (until Recorded), Ready (after the others),
-             BotEnded (answered by an End), Totals
+             BotEnded (answered by an End), View (answers Look)
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ __all__ = [
     "MAX_MESSAGE",
     "MAX_NAME",
     "NOTABLE_GAP",
+    "TURN_CLASSES",
     "VERSION",
     "Adopt",
     "Ask",
@@ -29,12 +30,14 @@ __all__ = [
     "Finished",
     "Hold",
     "Live",
+    "Look",
     "Quit",
     "Ready",
     "Recorded",
     "ToControl",
     "ToPump",
     "Totals",
+    "View",
     "decode_to_control",
     "decode_to_pump",
     "gap_class",
@@ -73,6 +76,11 @@ MAX_NAME = 256
 NOTABLE_GAP = 0.032
 GAP_CLASSES = 8
 
+# Turns are counted by their length, each class twice the one before: the first is below
+# 64 us, some messages' worth of work, the last over 32 ms, which a listener may hear.
+SHORT_TURN = 0.000064
+TURN_CLASSES = 11
+
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 
 
@@ -83,6 +91,7 @@ class Figures(msgspec.Struct, frozen=True):
         largest_gap: between two reads.
         gaps: how many gaps lasted 32 ms to 64 ms, twice as long, and so on; empty for none.
         held_time, longest_hold: in which the other side did not take what was read.
+        quiet: since the last read.
     """
 
     bytes: int = 0
@@ -91,6 +100,7 @@ class Figures(msgspec.Struct, frozen=True):
     held_time: float = 0.0
     gaps: tuple[int, ...] = ()
     longest_hold: float = 0.0
+    quiet: float = 0.0
 
 
 def gap_class(gap: float) -> int:
@@ -164,6 +174,12 @@ class Ask(msgspec.Struct, frozen=True, tag=True):
     """Send Live for every tunnel, every report not yet recorded, then Ready."""
 
 
+class Look(msgspec.Struct, frozen=True, tag=True):
+    """Answer with Views: the last one has totals, together they have at most `most` calls."""
+
+    most: int
+
+
 class Quit(msgspec.Struct, frozen=True, tag=True):
     """Exit as soon as no tunnel is left and every report is recorded."""
 
@@ -195,11 +211,11 @@ class Totals(msgspec.Struct, frozen=True, tag=True):
     """What a pump has done since its start.
 
     Attributes:
-        turns: wake-ups.
+        turns: wake-ups. turn_classes: how many lasted up to 64 us, twice as long, and so on.
         busy, longest_turn: seconds of work in turns.
         tunnels, closing: there now, and how many of them have begun to end.
         adopted: since the start.
-        bytes, messages: of tunnels that have ended, both directions.
+        from_client, from_bot: what tunnels have carried, those that live included.
     """
 
     turns: int
@@ -208,8 +224,16 @@ class Totals(msgspec.Struct, frozen=True, tag=True):
     tunnels: int
     closing: int
     adopted: int
-    bytes: int
-    messages: int
+    turn_classes: tuple[int, ...]
+    from_client: Figures
+    from_bot: Figures
+
+
+class View(msgspec.Struct, frozen=True, tag=True):
+    """A part of what a Look has found; the part with totals is the last."""
+
+    calls: list[Live]
+    totals: Totals | None
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -234,8 +258,8 @@ class BotEnded(msgspec.Struct, frozen=True, tag=True):
     session: str
 
 
-ToPump = Adopt | Hold | End | EndAll | Recorded | Ask | Quit
-ToControl = Live | Finished | Ready | BotEnded | Totals
+ToPump = Adopt | Hold | End | EndAll | Recorded | Ask | Look | Quit
+ToControl = Live | Finished | Ready | BotEnded | View
 
 _encoder = msgspec.msgpack.Encoder()
 _to_pump = msgspec.msgpack.Decoder(ToPump)

@@ -24,6 +24,7 @@ import msgspec
 
 from relay.protocol.lifecycle import ENDINGS, Event
 from relay.pump import channel
+from relay.pump.census import Census
 from relay.pump.channel import Figures, Finished
 from relay.pump.hold import Holds
 from relay.pump.pump import Pump
@@ -36,6 +37,8 @@ MAX_REPORTS = 100_000
 # supervisor restarts a killed daemon well within this.
 ORPHAN_WAIT = 10.0
 TURN_TIMEOUT = 1.0
+# Calls that one Look may be told of singly; the console shows fewer.
+MAX_LOOK = 1000
 # Messages taken from the control process in one turn, so that a burst of new calls
 # cannot hold up those that run.
 MAX_COMMANDS = 16
@@ -103,7 +106,7 @@ class PumpProcess:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's
         with self._watching_sigterm():
             while self.pump.tunnels or not self.over():
-                self.turn(TURN_TIMEOUT)
+                self.turn(0.0 if self.pump.census else TURN_TIMEOUT)
         self.close()
 
     def turn(self, timeout: float) -> None:
@@ -112,6 +115,8 @@ class PumpProcess:
         pump.turn(timeout)
         if holds.held:
             holds.sweep()
+        if pump.census is not None and (view := pump.look()) is not None:
+            self._outbox.append(view)
         if pump.reports or pump.questions or holds.reports or self._outbox:
             self._collect()
 
@@ -178,6 +183,7 @@ class PumpProcess:
 
     def _hang_up(self) -> None:
         self._outbox.clear()
+        self.pump.census = None
         if self._control is not None:
             self.pump.unwatch(self._control.fileno())
             self._control.close()
@@ -228,9 +234,11 @@ class PumpProcess:
             self._outbox.clear()  # the answer repeats what had not been sent
             self._outbox.extend((*self.pump.snapshot(), *self.holds.snapshot()))
             self._outbox.extend(self._reports.values())
-            self._outbox.append(self.pump.totals())
             self._outbox.append(channel.Ready(lost=self._forgotten))
             self._send()
+        elif isinstance(message, channel.Look):
+            # One at a time: who asks again before the answer wants only the later one.
+            self.pump.census = Census(self.pump, min(message.most, MAX_LOOK))
         elif isinstance(message, channel.Quit):
             self._quitting = True
 

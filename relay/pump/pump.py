@@ -16,7 +16,18 @@ from functools import partial
 from typing import Final
 
 from relay.protocol.lifecycle import Event
-from relay.pump.channel import Adopt, BotEnded, Finished, Live, Totals
+from relay.pump.census import Census, Sums, live
+from relay.pump.channel import (
+    SHORT_TURN,
+    TURN_CLASSES,
+    Adopt,
+    BotEnded,
+    Figures,
+    Finished,
+    Live,
+    Totals,
+    View,
+)
 from relay.pump.poller import READ, WRITE, Poller, new_poller
 from relay.pump.transfer import READ_SIZE, End, interest
 from relay.pump.tunnel import Tunnel
@@ -28,6 +39,10 @@ MAX_EVENTS = 256
 # Coarse, since neither needs better than this; no timer per tunnel.
 SWEEP_CLOSING = 0.25
 SWEEP_ALL = 1.0
+
+# A turn's class is the length in bits of how often it holds the shortest.
+BY_CLASS: Final = 1 / SHORT_TURN
+LAST_CLASS: Final = TURN_CLASSES - 1
 
 ANSWERS = (Event.UPSTREAM_EOF, Event.UPSTREAM_LOST)
 READABLE: Final = ~WRITE  # reading, a hang-up and an error all mean: a read will tell
@@ -59,7 +74,9 @@ class Pump:
         self.closing: dict[str, Tunnel] = {}
         self.turns = self.adopted = 0
         self.busy = self.longest_turn = 0.0
-        self._bytes = self._messages = 0  # of tunnels that have ended
+        self.turn_classes = [0] * TURN_CLASSES
+        self.ended_client, self.ended_bot = Sums(), Sums()  # of tunnels that have ended
+        self.census: Census | None = None
 
     def adopt(
         self,
@@ -141,6 +158,8 @@ class Pump:
                 callback()
         took = self._clock() - now
         self.busy += took
+        length = int(took * BY_CLASS).bit_length()
+        self.turn_classes[length if length < LAST_CLASS else LAST_CLASS] += 1
         if took > self.longest_turn:
             self.longest_turn = took
 
@@ -160,19 +179,10 @@ class Pump:
     def snapshot(self) -> list[Live]:
         """Every tunnel as it stands."""
         now = self._clock()
-        return [
-            Live(
-                tunnel=name,
-                session=tunnel.adopt.session,
-                seconds=round(now - tunnel.started, 6),
-                from_client=tunnel.from_client.figures(now),
-                from_bot=tunnel.from_bot.figures(now),
-            )
-            for name, tunnel in self.tunnels.items()
-        ]
+        return [live(tunnel, now) for tunnel in self.tunnels.values()]
 
-    def totals(self) -> Totals:
-        """What the pump has done so far."""
+    def totals(self, from_client: Figures, from_bot: Figures) -> Totals:
+        """What the pump has done so far, with what a census says of its tunnels."""
         return Totals(
             turns=self.turns,
             busy=round(self.busy, 6),
@@ -180,9 +190,18 @@ class Pump:
             tunnels=len(self.tunnels),
             closing=len(self.closing),
             adopted=self.adopted,
-            bytes=self._bytes,
-            messages=self._messages,
+            turn_classes=tuple(self.turn_classes),
+            from_client=from_client,
+            from_bot=from_bot,
         )
+
+    def look(self) -> View | None:
+        """Go on with the census; a part of its answer, if there is one now."""
+        assert self.census is not None, "only while there is one"
+        view = self.census.step()
+        if view is not None and view.totals is not None:
+            self.census = None
+        return view
 
     def take_reports(self) -> list[Finished]:
         """Reports of tunnels that ended since the last call."""
@@ -227,9 +246,10 @@ class Pump:
         self.tunnels.pop(name, None)
         self.closing.pop(name, None)
         self.reports.append(tunnel.report(now))
-        for transfer in (tunnel.from_client, tunnel.from_bot):
-            self._bytes += transfer.bytes
-            self._messages += transfer.tracker.messages
+        self.ended_client.add(tunnel.from_client, now)
+        self.ended_bot.add(tunnel.from_bot, now)
+        if self.census is not None:
+            self.census.left(tunnel, now)
         self._retired.append(tunnel)
         self.release(tunnel.downstream)
         self.release(tunnel.upstream)

@@ -273,6 +273,7 @@ class Transfer:
             gaps=tuple(self.gaps),
             held_time=round(self.held_time + hold, 6),
             longest_hold=round(max(self.longest_hold, hold), 6),
+            quiet=round(now - self.last_read, 6),
         )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["ADMIN_HANDLERS", "session_record"]
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import unquote_to_bytes
@@ -20,6 +22,7 @@ from relay.server.connection import Handler
 from relay.server.exchange import Exchange
 from relay.server.replies import json_body
 from relay.server.start import no_session, stop_session
+from relay.server.status import why_not
 
 MAX_PAGE = 1000
 
@@ -27,12 +30,17 @@ MAX_PAGE = 1000
 class AdminHandler:
     """What the administration's handlers share: the optional bearer token."""
 
+    # Whether it is answered under any name: what shows no secret and changes nothing.
+    any_host = False
+
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
     async def authenticate(self) -> None:
         token = self._exchange.front.admin_token
         if token is None:
+            if not self.any_host:
+                self._check_host()
             return
         for value in self._exchange.head.values(b"authorization"):
             scheme, _, presented = value.partition(b" ")
@@ -44,6 +52,24 @@ class AdminHandler:
             cause="bad_admin_token",
             headers=((b"www-authenticate", b"Bearer"),),
         )
+
+    def _check_host(self) -> None:
+        """Without a token, only who asks by address or as localhost is answered.
+
+        A web page whose name is made to point here after it was loaded (DNS rebinding)
+        asks by that name; a browser lets no page forge it.
+        """
+        host = (self._exchange.head.value(b"host") or b"").decode("latin-1")
+        name = host.rpartition(":")[0] if re.search(r":[0-9]*$", host) else host
+        try:
+            ipaddress.ip_address(name.strip("[]"))
+        except ValueError:
+            if name.lower() != "localhost":
+                raise Refusal(
+                    403,
+                    "ask by address or as localhost, or set server.admin_token",
+                    cause="admin_host",
+                ) from None
 
     async def resolve(self) -> None:
         """Nothing to find."""
@@ -68,11 +94,7 @@ class Readyz(AdminHandler):
     async def relay(self) -> None:
         front = self._exchange.front
         await front.store.get("")  # a store that fails makes this a 503
-        reasons = []
-        if front.draining:
-            reasons.append("draining")
-        if not front.pumps.ready():
-            reasons.append("no pump")
+        reasons = why_not(front)
         answer: dict[str, object] = {
             "status": "not ready" if reasons else "ok",
             "reasons": reasons,

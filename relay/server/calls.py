@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = ["Calls", "Frames"]
 
+import heapq
 from functools import partial
 
 import trio
@@ -14,8 +15,9 @@ import trio
 from relay.policy.interfaces import Log, Store
 from relay.policy.sessions import SessionState
 from relay.protocol.lifecycle import Event
-from relay.pump.channel import Adopt
+from relay.pump.channel import Adopt, Live
 from relay.server.frames_relay import FramesCall
+from relay.server.looks import Seen
 from relay.server.pumps import Pumps
 from relay.server.sessions import SessionKeeper
 from relay.server.side_tunnels import Order, SideTunnels, is_side
@@ -84,6 +86,10 @@ class Frames:
     async def _tell(self, tunnel: str, why: Order) -> None:
         self.end(tunnel, why)
 
+    def live(self) -> list[Live]:
+        """Every call as it stands."""
+        return [call.live() for call in self._calls.values()]
+
     def end_all(self) -> None:
         """End them all with Close 1012."""
         for call in self._calls.values():
@@ -101,6 +107,12 @@ class Calls:
     def sessions(self) -> set[str]:
         """Ids of the sessions whose calls this daemon carries: one each."""
         return self._pumps.sessions() | self.frames.sessions()
+
+    async def look(self, most: int) -> tuple[list[tuple[int, str, Seen]], list[Live]]:
+        """How every pump stands, and `most` live tunnels, the quietest first."""
+        pumps = await self._pumps.look(most)
+        calls = [*self.frames.live(), *(call for _, _, seen in pumps for call in seen.calls)]
+        return pumps, heapq.nlargest(most, calls, key=lambda call: call.from_client.quiet)
 
     def any(self) -> bool:
         """Whether a call or a side tunnel is left."""

@@ -6,7 +6,7 @@ __all__ = ["Exchange", "Front", "Phase"]
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ import trio
 
 from relay.errors import Refusal
 from relay.policy.catalog import Catalog, Limits
-from relay.policy.interfaces import InstancePool, Log, Store
+from relay.policy.interfaces import Figures, InstancePool, Log, Store
 from relay.policy.routes import Match
 from relay.protocol.http1 import HeadBuffer, Request
 from relay.protocol.target import Target, redacted
@@ -55,6 +55,9 @@ class Front:
         background: for what goes on when its exchange is over.
         draining: no new sessions are taken. sockets: names of the listeners' addresses.
         held: requests of the Session API that wait for their session, by agent.
+        figures: what has been counted so far. describe: the configuration in force.
+        console: content type and bytes of the console's files, by name.
+        name: of this node. version: of the daemon. started_at: unix seconds.
     """
 
     catalog: Catalog
@@ -69,6 +72,12 @@ class Front:
     now: Callable[[], float]
     clock: Callable[[], float]
     new_id: Callable[[], str]
+    figures: Figures
+    describe: Callable[[], str]
+    console: Mapping[str, tuple[bytes, bytes]]
+    name: str
+    version: str
+    started_at: float
     admin_token: str | None = None
     draining: bool = False
     held: Counter[str] = field(default_factory=Counter)

@@ -100,4 +100,5 @@ class Leg:
             gaps=tuple(self.gaps) if any(self.gaps) else (),
             held_time=round(self.held_time, 6),
             longest_hold=round(self.longest_hold, 6),
+            quiet=round(trio.current_time() - self.last_read, 6),
         )

@@ -35,7 +35,7 @@ from relay.protocol.lifecycle import (
     may_shut,
     step,
 )
-from relay.pump.channel import Adopt, Finished
+from relay.pump.channel import Adopt, Finished, Live
 from relay.server.frames_leg import Leg
 
 # One read: audio is far smaller, and wsproto takes it apart before other tasks run.
@@ -116,6 +116,16 @@ class FramesCall:
     def end(self, event: Event) -> None:
         """End the call with the Close that `event` stands for."""
         self._apply(event)
+
+    def live(self) -> Live:
+        """How it stands."""
+        return Live(
+            tunnel=self._adopt.tunnel,
+            session=self._adopt.session,
+            seconds=round(trio.current_time() - self._started, 6),
+            from_client=self._client.figures(),
+            from_bot=self._bot.figures(),
+        )
 
     def report(self) -> Finished:
         """The one cause, the close code, what was carried."""

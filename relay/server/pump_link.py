@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import trio
 
 from relay.pump import channel
-from relay.pump.channel import Totals
+from relay.pump.channel import Look
+from relay.server.looks import Looks, Seen
 from relay.server.side_tunnels import is_side
 
 # A pump takes a message in microseconds; one that does not for so long is stuck.
@@ -33,7 +34,7 @@ class Link:
         orphans: tunnels of the link before, until this one has told what it knows.
         understands: its pump speaks this version's messages; another one only finishes
             what it has.
-        totals: what its pump said last of itself.
+        looks: what its pump said of itself and its tunnels.
     """
 
     index: int
@@ -44,12 +45,18 @@ class Link:
     ready: trio.Event = field(default_factory=trio.Event)
     writing: trio.Lock = field(default_factory=trio.Lock)
     understands: bool = True
-    totals: Totals | None = None
+    looks: Looks = field(default_factory=Looks)
 
     def forget(self, tunnel: str) -> None:
         """A tunnel has ended."""
         self.tunnels.pop(tunnel, None)
         self.orphans.pop(tunnel, None)
+
+    async def look(self, most: int) -> Seen:
+        """How the pump stands, with `most` of its tunnels."""
+        if not (self.ready.is_set() and self.understands):
+            return Seen()
+        return await self.looks.look(most, lambda most: self.send(Look(most)))
 
     async def send(self, message: channel.ToPump, fds: tuple[int, ...] = ()) -> bool:
         """Send whole; False when the pump is gone, and its tunnels with it, or stuck."""

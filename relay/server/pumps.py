@@ -21,7 +21,8 @@ from relay.errors import ConfigError, Refusal
 from relay.policy.interfaces import Log
 from relay.policy.sessions import SessionEnd
 from relay.pump import channel
-from relay.pump.channel import Adopt, BotEnded, Finished, Hold, Live, Totals
+from relay.pump.channel import Adopt, BotEnded, Finished, Hold, Live, View
+from relay.server.looks import Seen
 from relay.server.pump_link import Link, Tunnels, sessions_of
 from relay.server.sessions import SessionKeeper
 from relay.server.side_tunnels import Order, is_side
@@ -164,6 +165,19 @@ class Pumps:
                 await trio.sleep(POLL)
         return not self._keepers
 
+    async def look(self, most: int) -> list[tuple[int, str, Seen]]:
+        """Every pump's number, "ready" or why it takes no calls, and what it carries.
+
+        Args:
+            most: calls to be told of singly, by each pump.
+        """
+        takers = self._takers()
+        states = [
+            (link, "ready" if link in takers else "ending" if link.ready.is_set() else "starting")
+            for link in self._links.values()
+        ]
+        return [(link.index, state, await link.look(most)) for link, state in states]
+
     def _takers(self) -> list[Link]:
         """Pumps beyond the wanted number only finish what they have."""
         links = self._links.values()
@@ -253,8 +267,8 @@ class Pumps:
             # Only now: whoever waits for the last tunnel waits for its record too.
             link.forget(message.tunnel)
             await link.send(channel.Recorded([message.tunnel]))
-        elif isinstance(message, Totals):
-            link.totals = message
+        elif isinstance(message, View):
+            link.looks.take(message)
         else:
             if message.lost:
                 self._log.warning("reports_lost", pump=link.index, count=message.lost)

@@ -188,6 +188,14 @@ class SessionKeeper:
         """No bot could be reached at the caller's instance: it is free when it tries again."""
         caller.missed, caller.instance = caller.instance, None
 
+    def queue(self) -> list[Caller]:
+        """Callers who wait for a bot, in the order in which they came."""
+        return list(self._callers.values())
+
+    def waiting(self, agent: str) -> int:
+        """How many of them are this agent's."""
+        return self._waiting[agent]
+
     def is_waiting(self, caller: Caller) -> bool:
         """Whether the caller has been neither activated nor given back."""
         return self._callers.get(caller.session.id) is caller

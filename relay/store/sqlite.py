@@ -14,7 +14,7 @@ from pathlib import Path
 
 from relay.policy.catalog import Agent
 from relay.policy.interfaces import Admission, Places, Reservation, SessionFilter
-from relay.policy.sessions import Move, Session, SessionEnd, SessionState, move
+from relay.policy.sessions import LIVE, Move, Session, SessionEnd, SessionState, move
 from relay.store.database import Database
 from relay.store.schema import BUSY_TIMEOUT, COLUMNS, session_of, values_of
 
@@ -200,6 +200,11 @@ class SQLiteStore:
             return _sessions(db, page, (*values, which.limit, which.offset)), total
 
         return await self._run(step)
+
+    async def count_live(self) -> dict[tuple[str, SessionState], int]:
+        query = "SELECT agent, state, count(*) FROM sessions WHERE state IN (?, ?, ?) GROUP BY 1, 2"
+        rows = await self._run(lambda db: db.execute(query, LIVE).fetchall())
+        return {(agent, SessionState(state)): count for agent, state, count in rows}
 
     async def mine(self) -> list[Session]:
         return await self._run(

@@ -86,6 +86,5 @@ class Stage:
 
 
 def names(messages: list[channel.ToControl]) -> list[str]:
-    """What was told of calls; the pump's account of itself comes with every answer."""
-    messages = [each for each in messages if not isinstance(each, channel.Totals)]
+    """What was told of calls."""
     return [f"{type(each).__name__} {getattr(each, 'tunnel', '')}".strip() for each in messages]

@@ -28,7 +28,7 @@ LINE_MAY |= {f"{phase}_ms" for phase in PHASES}
 
 def request(method: str, target: str, *fields: str, body: bytes = b"") -> bytes:
     """A request as it stands on the wire; Content-Length is the caller's matter."""
-    lines = [f"{method} {target} HTTP/1.1", "Host: relay", *fields, "", ""]
+    lines = [f"{method} {target} HTTP/1.1", "Host: localhost", *fields, "", ""]
     return "\r\n".join(lines).encode("latin-1") + body
 
 

@@ -101,7 +101,7 @@ def test_health(daemon: Daemon, bot: Bot) -> None:
         ("DELETE", "/readyz", 405, "method_not_allowed", "GET, HEAD"),
         ("DELETE", "/sessions", 405, "method_not_allowed", "GET, HEAD"),
         ("PUT", f"/sessions/{NO_SESSION}", 405, "method_not_allowed", "GET, HEAD, DELETE"),
-        ("GET", "/", 404, "no_such_path", None),
+        ("GET", "/nothing", 404, "no_such_path", None),
         ("GET", "/livez/", 404, "no_such_path", None),
         ("GET", "/sessions/", 404, "no_such_path", None),
         ("GET", f"/sessions/{NO_SESSION}/x", 404, "no_such_path", None),

@@ -105,8 +105,8 @@ def test_what_is_not_there(daemon: Daemon, target: str, status: int, cause: str)
         "/ws/generic?serviceHost=bot.acme&token={token}",
         "/ws/generic?token={token}&serviceHost=bot%2Eacme",
         "/ws/generic/bot%2Eacme?token={token}",
-        "http://relay/ws/generic/bot.acme?token={token}",
-        "ws://RELAY/ws/generic/bot.acme/{token}",
+        "http://localhost/ws/generic/bot.acme?token={token}",
+        "ws://LOCALHOST/ws/generic/bot.acme/{token}",
     ],
 )
 def test_every_form_of_the_url(daemon: Daemon, target: str) -> None:

@@ -17,7 +17,7 @@ import trio
 
 from relay.errors import ConfigError
 from relay.pump import channel
-from relay.pump.channel import Adopt, Ask, Finished, Live, Quit, Ready, Recorded, Totals
+from relay.pump.channel import Adopt, Ask, Finished, Live, Look, Quit, Ready, Recorded, View
 from relay.pump_processes import PumpProcesses
 from tests.helpers.daemon import PATIENCE, pids_with, wait_until
 from tests.helpers.pump import CLOSE, Call, Peer, frame, split, tcp_pair
@@ -102,10 +102,13 @@ def test_a_call_outlives_the_control_process(node: Node) -> None:
     live = hear(control)
     assert isinstance(live, Live)
     assert (live.tunnel, live.session, live.from_client.messages) == ("one", "session", 2)
-    totals = hear(control)
-    assert isinstance(totals, Totals)
-    assert (totals.tunnels, totals.adopted) == (1, 1)
     assert hear(control) == Ready()
+    channel.send(control, Look(10))
+    view = hear(control)
+    assert isinstance(view, View)
+    assert [call.tunnel for call in view.calls] == ["one"]
+    assert view.totals is not None
+    assert (view.totals.tunnels, view.totals.adopted) == (1, 1)
     works(call)
 
 

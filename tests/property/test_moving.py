@@ -129,8 +129,8 @@ def test_limits_and_figures_go_on(poller: str) -> None:
         r.now += 10.0
         call.client.say(b"later")
         r.settle()
-        (before,) = r.pump.snapshot()
         r.now += 20.0
+        (before,) = r.pump.snapshot()
         move(r, other, call, 0.0)
         (after,) = other.pump.snapshot()
         assert (after.from_client, after.from_bot) == (before.from_client, before.from_bot)

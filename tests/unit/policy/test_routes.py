@@ -153,7 +153,7 @@ def test_there_is_nothing_there_whatever_the_method(path: bytes, method: bytes) 
     assert refused.value.headers == ()
 
 
-@pytest.mark.parametrize("path", [b"/", b"/livez/", b"/sessions/", b"/sessions//", b"/metric"])
+@pytest.mark.parametrize("path", [b"//", b"/livez/", b"/sessions/", b"/sessions//", b"/metric"])
 def test_nothing_else_is_on_the_administration(path: bytes) -> None:
     with pytest.raises(Refusal) as refused:
         match(ADMIN, b"GET", parse_target(path, b"relay"))

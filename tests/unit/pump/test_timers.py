@@ -7,7 +7,8 @@ import gc
 import pytest
 
 from relay.protocol.lifecycle import Event
-from relay.pump.channel import GAP_CLASSES, NOTABLE_GAP, Totals
+from relay.pump.census import Census
+from relay.pump.channel import GAP_CLASSES, NOTABLE_GAP, TURN_CLASSES, Totals
 from relay.pump.pump import SWEEP_ALL
 from relay.pump.transfer import Transfer
 from relay.pump.tunnel import PING_FRAME, Tunnel
@@ -126,34 +127,45 @@ def test_a_class_for_every_gap(r: Rig) -> None:
 # Totals.
 
 
+def totals(r: Rig, most: int = 0) -> Totals:
+    """What a census that nothing disturbs ends with."""
+    r.pump.census = Census(r.pump, most)
+    while True:
+        view = r.pump.look()
+        if view is not None and view.totals is not None:
+            assert r.pump.census is None
+            return view.totals
+
+
 def test_totals(r: Rig) -> None:
     first, second = r.call("first"), r.call("second")
     first.client.say(b"12345678")
     second.bot.say(b"1234")
     r.settle()
     r.pump.end("first", Event.STOP)
-    totals = r.pump.totals()
-    assert (totals.adopted, totals.tunnels, totals.closing) == (2, 2, 1)
-    assert (totals.bytes, totals.messages) == (0, 0)  # of those that have ended
+    seen = totals(r)
+    assert (seen.adopted, seen.tunnels, seen.closing) == (2, 2, 1)
+    assert (seen.from_client.bytes, seen.from_client.messages) == (14, 1)
+    assert (seen.from_bot.bytes, seen.from_bot.messages) == (6, 1)
     first.client.close_frame(1001)
     first.bot.close_frame(1001)
     first.bot.shut()
     r.settle()
-    totals = r.pump.totals()
-    assert (totals.adopted, totals.tunnels, totals.closing) == (2, 1, 0)
-    assert (totals.bytes, totals.messages) == (14, 1)
-    assert totals.turns == r.pump.turns > 0
+    seen = totals(r)
+    assert (seen.adopted, seen.tunnels, seen.closing) == (2, 1, 0)
+    assert (seen.from_client.bytes, seen.from_client.messages) == (14, 1)
+    assert seen.turns == r.pump.turns > 0
 
 
 def test_a_turn_is_measured(r: Rig) -> None:
-    times = iter([5.0, 5.25, 6.0, 6.5])
+    times = iter([5.0, 5.25, 6.0, 6.5, 7.0, 7.00005])
     r.pump._clock = lambda: next(times)
-    r.pump.turn(0)
-    r.pump.turn(0)
-    totals = r.pump.totals()
-    assert isinstance(totals, Totals)
-    assert (totals.busy, totals.longest_turn) == (0.75, 0.5)
+    for _ in range(3):
+        r.pump.turn(0)
     r.pump._clock = lambda: r.now
+    seen = totals(r)
+    assert (seen.busy, seen.longest_turn) == (0.75005, 0.5)
+    assert seen.turn_classes == (1, *[0] * (TURN_CLASSES - 2), 2)
 
 
 # Garbage.
