@@ -13,10 +13,10 @@ from typing import Any
 from relay.config.reading import Problems, describe, dotted, quoted, read_table, suggestion
 from relay.config.secret import VARIABLE_NAME, Sources, check_secret
 from relay.config.tables import AgentTable, IceServerTable
-from relay.config.values import parse_instance
+from relay.config.values import parse_dns_server, parse_instance
 from relay.policy.catalog import AGENT_NAME, Agent, IceServer, Organization
 
-__all__ = ["OF_COMMAND", "bots_path", "check_agent", "check_instances_across"]
+__all__ = ["OF_COMMAND", "OF_NAMES", "bots_path", "check_agent", "check_instances_across"]
 
 # The body of /start and every URL that is made from it stay far below max_target.
 MAX_PATH = 1024
@@ -33,6 +33,8 @@ NO_MINIMUM = "bots are started on demand"
 OF_COMMAND = (
     "cwd", "env", "max_agents", "reuse_process", "start_timeout", "stop_timeout", "log_size",
 )  # fmt: skip
+# Keys that say how names in `instances` are looked up.
+OF_NAMES = ("dns_server", "dns_interval")
 
 
 def check_agent(
@@ -54,6 +56,7 @@ def check_agent(
         name=name,
         organization=table.organization or "",
         instances=_instances(problems, f"{where}.instances", table),
+        **_dns(problems, where, table),
         websocket_auth=table.websocket_auth,
         relay=table.relay,
         max_message_size=_max_message_size(table),
@@ -114,6 +117,19 @@ def _instances(problems: Problems, where: str, table: AgentTable) -> tuple[str, 
     )
     # A place is kept for what could not be read, so that numbers stay those of the file.
     return tuple(url or "" for url in urls)
+
+
+def _dns(problems: Problems, where: str, table: AgentTable) -> dict[str, Any]:
+    """The fields of an `Agent` that say how names are looked up."""
+    given = {key: getattr(table, key) for key in OF_NAMES if getattr(table, key) is not None}
+    # What could not be parsed has a line of its own.
+    if not any(entry.lower().startswith("dns+") for entry in table.instances or ()):
+        for key in given:
+            problems.add(f"{where}.{key}", "only for instances that are found through DNS")
+    if table.dns_server is not None:
+        here = f"{where}.dns_server"
+        given["dns_server"] = problems.parse(here, table.dns_server, parse_dns_server)
+    return given
 
 
 def check_instances_across(problems: Problems, agents: Mapping[str, Agent]) -> None:

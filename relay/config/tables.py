@@ -189,6 +189,8 @@ class AgentTable(msgspec.Struct, frozen=True):
         _is(f"an integer of bytes from 0, for no limit, to {GIB}"),
     ] = None
     instances: Texts | None = None
+    dns_server: OptionalText = None
+    dns_interval: OptionalWait = None
     command: Texts | None = None
     cwd: OptionalText = None
     env: Annotated[dict[str, str] | None, _secret("a table of strings")] = None

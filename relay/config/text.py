@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from relay.config.agents import OF_COMMAND
+from relay.config.agents import OF_COMMAND, OF_NAMES
 from relay.config.model import Config
 from relay.config.reading import dotted
-from relay.policy.catalog import Agent, Limits, Organization
+from relay.policy.catalog import Agent, DnsName, Limits, Organization
 
 __all__ = ["effective", "toml_value"]
 
@@ -84,7 +84,9 @@ def _organization(organization: Organization) -> Iterator[str]:
 def _agent(agent: Agent) -> Iterator[str]:
     yield f"[{dotted('agents', agent.name)}]"
     # Of the two ways to have bots, the one in force and what belongs to it.
-    other = ("instances",) if agent.command else ("command", *OF_COMMAND)
+    other = {"instances", *OF_NAMES} if agent.command else {"command", *OF_COMMAND}
+    if not any(map(DnsName.of, agent.instances)):
+        other.update(OF_NAMES)
     for name in agent.__struct_fields__:
         if name == "env" and agent.command:
             values = ", ".join(
@@ -93,6 +95,8 @@ def _agent(agent: Agent) -> Iterator[str]:
             yield f"env = {{ {values} }}" if values else "env = {}"
         elif name == "ice_servers":
             yield from _ice_servers(agent)
+        elif name == "dns_server" and name not in other:
+            yield _line(name, agent.dns_server or None)
         elif name != "name" and name not in other:
             yield _line(name, getattr(agent, name))
 

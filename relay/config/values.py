@@ -17,6 +17,7 @@ __all__ = [
     "derive_public_url",
     "host_and_port",
     "parse_bind",
+    "parse_dns_server",
     "parse_instance",
     "parse_origin",
     "parse_public_url",
@@ -26,16 +27,21 @@ __all__ = [
 
 MAX_PORT = 65535
 HTTP_PORT = 80
+DNS_PORT = 53
 # sun_path of struct sockaddr_un has 108 bytes, one of them the final zero (unix(7)).
 MAX_UNIX_PATH = 107
 
 BIND_FORM = "host:port, [v6]:port or unix:/path"
+DNS_FORM = '"dns+http://name:port" for addresses, or "dns+srv+http://name" for SRV records'
 SQLITE_FORM = '"sqlite:PATH", for instance "sqlite:relay.db"'
 
 # RFC 1123 §2.1 names; underscores too, since container networks use them.
 HOST_NAME = re.compile(r"(?!.*\.\.)[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?")
 # A last label of digits only would be read as an address by resolvers ("0" is 0.0.0.0).
 NUMERIC_END = re.compile(r"(?:.*\.)?(?:\d+|0x[0-9a-f]*)")
+# RFC 1035 §2.3.4: labels of at most 63 characters. A final dot keeps search domains away.
+DNS_NAME = re.compile(r"(?=.{1,254}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.|\Z))+")
+PORT = re.compile(r"[0-9]{1,5}")
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 # RFC 3986 §3.3 pchar and "/".
 URL_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?")
@@ -86,7 +92,7 @@ def parse_public_url(text: str) -> str:
 
 
 def parse_instance(text: str) -> str:
-    """The URL of a bot as `http://host:port`, the port always written out."""
+    """The URL of a bot as `http://host:port`, the port always written out, or a name of bots."""
     expected = 'expected a URL such as "http://127.0.0.1:7860", without path, query or user'
     found = URL.fullmatch(text)
     if found is None:
@@ -97,9 +103,7 @@ def parse_instance(text: str) -> str:
             "https:// bots are not available in this version; use http:// on a trusted network"
         )
     if scheme.startswith("dns+"):
-        raise ValueError(
-            f"{scheme}:// is not available in this version; list each bot as http://host:port"
-        )
+        return _dns_name(scheme, found[2] + found[3].removesuffix("/"))
     if scheme != "http" or found[3] not in ("", "/"):
         raise ValueError(expected)
     try:
@@ -109,6 +113,34 @@ def parse_instance(text: str) -> str:
     if port == 0:
         raise ValueError(f"expected a port from 1 to {MAX_PORT}")
     return f"http://{bracketed(host)}:{port}"
+
+
+def _dns_name(scheme: str, text: str) -> str:
+    """An entry that stands for the bots that a name has, in its one spelling."""
+    expected = f"expected {DNS_FORM}"
+    name, _, port = text.lower().partition(":")
+    by_srv = scheme == "dns+srv+http"
+    if not by_srv and (scheme != "dns+http" or PORT.fullmatch(port) is None):
+        raise ValueError(expected)
+    if (by_srv and port) or DNS_NAME.fullmatch(name) is None or NUMERIC_END.fullmatch(name):
+        raise ValueError(expected)
+    if by_srv:
+        return f"{scheme}://{name}"
+    if not 0 < int(port) <= MAX_PORT:
+        raise ValueError(f"expected a port from 1 to {MAX_PORT}")
+    return f"{scheme}://{name}:{int(port)}"
+
+
+def parse_dns_server(text: str) -> str:
+    """A name server as `address:port`, the port always written out."""
+    try:
+        host, port = host_and_port(text, default_port=DNS_PORT)
+        ipaddress.ip_address(host)
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError('expected the address of a name server, such as "127.0.0.1:8600"')
+    return f"{bracketed(host)}:{port}"
 
 
 def parse_origin(text: str) -> str:

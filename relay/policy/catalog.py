@@ -17,6 +17,7 @@ __all__ = [
     "Address",
     "Agent",
     "Catalog",
+    "DnsName",
     "IceServer",
     "Limits",
     "Organization",
@@ -58,6 +59,30 @@ class Address(msgspec.Struct, frozen=True):
     def authority(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def url(self) -> str:
+        return f"http://{self.authority}"
+
+
+class DnsName(msgspec.Struct, frozen=True):
+    """A name of the domain name system that stands for instances.
+
+    Attributes:
+        port: of every instance; None asks for SRV records, which say it.
+    """
+
+    name: str
+    port: int | None = None
+
+    @classmethod
+    def of(cls, entry: str) -> DnsName | None:
+        """The name in `dns+http://name:port` or `dns+srv+http://name`; None for other entries."""
+        scheme, _, rest = entry.partition("://")
+        if scheme == "dns+srv+http":
+            return cls(rest)
+        name, _, port = rest.rpartition(":")
+        return cls(name, int(port)) if scheme == "dns+http" else None
+
 
 class TokenKey(msgspec.Struct, frozen=True):
     """One HMAC key: a short id that tokens name, and at least 32 bytes of secret."""
@@ -88,11 +113,14 @@ class Agent(msgspec.Struct, frozen=True):
 
     Its bots are those in `instances`, or are started with `command`; exactly one of the
     two is not empty. The fields behind `command` belong to it. A timeout of 0 is off.
+    An entry of `instances` is a base URL, or a `DnsName`; `dns_…` say how those are looked up.
     """
 
     name: str
     organization: str
     instances: tuple[str, ...] = ()
+    dns_server: str = ""
+    dns_interval: float = 5 * SECOND
     command: tuple[str, ...] = ()
     cwd: str = ""
     env: tuple[tuple[str, str], ...] = ()

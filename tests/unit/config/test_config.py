@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from relay.config import Bind, effective, load
-from relay.config.agents import OF_COMMAND
+from relay.config.agents import OF_COMMAND, OF_NAMES
 from relay.config.reading import key_types
 from relay.config.tables import (
     AgentTable,
@@ -171,8 +171,8 @@ def test_effective_shows_every_setting_and_no_secret(file: ConfigFile) -> None:
     text = "[server]\nadmin_token = 'the-token-of-admins'\nbind = '127.0.0.1:0'\n" + SMALLEST
     config = file.load(text)
     shown = effective(config)
-    of_command = {"command", *OF_COMMAND}  # tests/unit/config/test_command.py
-    of_agent = [name for name in Agent.__struct_fields__[1:] if name not in of_command]
+    elsewhere = {"command", *OF_COMMAND, *OF_NAMES}  # test_command.py and test_names.py
+    of_agent = [name for name in Agent.__struct_fields__[1:] if name not in elsewhere]
     for name in (*Limits.__struct_fields__, *of_agent):
         assert re.search(f"^{name} = ", shown, re.MULTILINE)
     assert 'public_keys = ["pk_pu…"]' in shown
@@ -216,8 +216,8 @@ def test_the_page_lists_the_keys_of_the_code_with_their_defaults() -> None:
         for section, table in TABLES.items()
         for name in key_types(table)
     }
-    # What only bots with a command have is None where it is not given.
-    for name in set(OF_COMMAND) - {"cwd", "env"}:
+    # What only bots with a command, or only names, have is None where it is not given.
+    for name in {*OF_COMMAND, *OF_NAMES} - {"cwd", "env", "dns_server"}:
         code["[agents.NAME]", name] = getattr(Agent("", ""), name)
     code["ice_servers", "urls"] = None  # must be given, though its default is an empty list
     assert page.keys() == code.keys()
