@@ -233,7 +233,7 @@ class Daemon:
 
     def _instances(self, config: Config) -> Instances:
         agents = config.catalog.agents.values()
-        fixed = FixedInstances(agent for agent in agents if not agent.command)
+        fixed = FixedInstances((agent for agent in agents if not agent.command), self._log)
         launched = LaunchedInstances(
             (agent for agent in agents if agent.command),
             BotFiles(config.runtime_dir / "bots"),

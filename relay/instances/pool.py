@@ -9,7 +9,8 @@ import trio
 from relay.instances.fixed import FixedInstances
 from relay.instances.launched import LaunchedInstances
 from relay.policy.catalog import Agent
-from relay.policy.interfaces import InstancePool, Places
+from relay.policy.health import Failure
+from relay.policy.interfaces import Places
 
 
 class Instances:
@@ -45,8 +46,11 @@ class Instances:
     def taken(self, instance: str, session_id: str) -> None:
         self._at(instance).taken(instance, session_id)
 
-    def failed(self, instance: str, reason: str) -> None:
-        self._at(instance).failed(instance, reason)
+    def failed(self, instance: str, failure: Failure) -> None:
+        self._at(instance).failed(instance, failure)
+
+    def served(self, instance: str) -> None:
+        self._fixed.served(instance)  # a process of ours is judged by its readiness alone
 
     async def wait_settled(
         self, agent: Agent, instance: str, session_id: str, *, deaf: bool
@@ -66,8 +70,16 @@ class Instances:
     def statistics(self) -> dict[str, dict[str, str]]:
         return self._fixed.statistics() | self._launched.statistics()
 
-    def _of(self, agent: Agent) -> InstancePool:
+    def details(self) -> dict[str, dict[str, object]]:
+        found = self._fixed.details()
+        for agent, instances in self._launched.statistics().items():
+            found.setdefault(agent, {}).update(
+                {url: {"state": state} for url, state in instances.items()}
+            )
+        return found
+
+    def _of(self, agent: Agent) -> FixedInstances | LaunchedInstances:
         return self._launched if agent.command else self._fixed
 
-    def _at(self, instance: str) -> InstancePool:
+    def _at(self, instance: str) -> FixedInstances | LaunchedInstances:
         return self._launched if self._launched.knows(instance) else self._fixed

@@ -1,20 +1,20 @@
-"""One readiness probe: is there a bot, and does it say that it can take a session?"""
+"""What an instance is asked over HTTP: can it take a session, and what can it do?"""
 
 from __future__ import annotations
 
-__all__ = ["READY", "probe"]
+__all__ = ["READY", "ask_capabilities", "probe"]
 
 import h11
 import trio
 
+from relay.policy.capabilities import MAX_CAPABILITIES, PATH, Capability, parse
 from relay.policy.catalog import Address
+from relay.policy.health import READY
 
 # A bot on the same machine or network answers in milliseconds; one that takes
 # longer than a second for its readiness is not fit to take a call.
 PROBE_TIMEOUT = 2.0
 MAX_ANSWER = 16 * 1024
-
-READY = "ready"
 
 
 async def probe(address: Address, path: str) -> str:
@@ -24,7 +24,7 @@ async def probe(address: Address, path: str) -> str:
     """
     try:
         with trio.fail_after(PROBE_TIMEOUT):
-            status = await _status(address, path)
+            status, _ = await _get(address, path, 0)
     except trio.TooSlowError:
         return f"no answer within {PROBE_TIMEOUT:g} s"
     except (OSError, trio.BrokenResourceError):
@@ -34,20 +34,37 @@ async def probe(address: Address, path: str) -> str:
     return READY if status in (200, 404) else f"answered {status}"
 
 
-async def _status(address: Address, path: str) -> int:
+async def ask_capabilities(address: Address) -> dict[str, Capability] | None:
+    """What the bot says at `/pcc/capabilities`; None if it says nothing, or in another form."""
+    try:
+        with trio.fail_after(PROBE_TIMEOUT):
+            status, body = await _get(address, PATH, MAX_CAPABILITIES + 1)
+    except (trio.TooSlowError, OSError, trio.BrokenResourceError, h11.ProtocolError, ValueError):
+        return None
+    return parse(body) if status == 200 else None
+
+
+async def _get(address: Address, path: str, most: int) -> tuple[int, bytes]:
+    """The status of `GET path`, and the body until more than `most` bytes of it have come."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_ANSWER)
     request = h11.Request(
         method=b"GET",
         target=path.encode("ascii"),
         headers=[(b"host", address.authority.encode("idna")), (b"connection", b"close")],
     )
+    status, body = 0, b""
     async with await trio.open_tcp_stream(address.host, address.port) as stream:
         await stream.send_all(connection.send(request) + connection.send(h11.EndOfMessage()))
-        while True:
+        while not (status and len(body) >= most):
             event = connection.next_event()
             if isinstance(event, h11.Response):
-                return event.status_code
-            if event is h11.NEED_DATA:
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            elif event is h11.NEED_DATA:
                 connection.receive_data(await stream.receive_some(MAX_ANSWER))
             elif isinstance(event, h11.ConnectionClosed):
                 raise ValueError("closed without an answer")
+    return status, body

@@ -22,6 +22,7 @@ from typing import Protocol
 import msgspec
 
 from relay.policy.catalog import Agent
+from relay.policy.health import Failure
 from relay.policy.sessions import Session, SessionEnd, SessionState
 from relay.policy.status import EndStatus, NodeStatus, RefusalStatus
 
@@ -165,8 +166,11 @@ class InstancePool(Protocol):
     def taken(self, instance: str, session_id: str) -> None:
         """A session has been placed there: it is the most recently used."""
 
-    def failed(self, instance: str, reason: str) -> None:
-        """A connection failed: not ready until a probe says otherwise."""
+    def failed(self, instance: str, failure: Failure) -> None:
+        """An instance did not take a call that was placed there."""
+
+    def served(self, instance: str) -> None:
+        """An instance took a call that was placed there."""
 
     async def wait_settled(
         self, agent: Agent, instance: str, session_id: str, *, deaf: bool
@@ -190,7 +194,10 @@ class InstancePool(Protocol):
         """Every session that an earlier control process placed has been named to `taken`."""
 
     def statistics(self) -> dict[str, dict[str, str]]:
-        """Per agent and instance: "ready" or why not."""
+        """Per agent and instance: "ready" or why not. Names of instances stand there too."""
+
+    def details(self) -> dict[str, dict[str, object]]:
+        """The same with all that is known, as JSON objects."""
 
 
 class Log(Protocol):

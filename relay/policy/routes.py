@@ -35,6 +35,7 @@ class Route(Enum):
     ADMIN_CONFIG = "admin_config"
     ADMIN_CONSOLE = "admin_console"
     ADMIN_ROOT = "admin_root"
+    ADMIN_INSTANCES = "admin_instances"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ PUBLIC = (
 ADMIN = (
     _pattern(Route.LIVEZ, "livez", b"GET", b"HEAD"),
     _pattern(Route.READYZ, "readyz", b"GET", b"HEAD"),
+    _pattern(Route.ADMIN_INSTANCES, "instances", *READ),
     _pattern(Route.ADMIN_SESSIONS, "sessions", *READ),
     _pattern(Route.ADMIN_SESSION, "sessions/{session}", *READ, b"DELETE"),
     _pattern(Route.ADMIN_STATUS, "status", *READ),

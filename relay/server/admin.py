@@ -106,6 +106,13 @@ class Readyz(AdminHandler):
         await self._exchange.reply(503 if reasons else 200, json_body(answer))
 
 
+class AllInstances(AdminHandler):
+    """Every agent's instances and names of instances, with all that is known of them."""
+
+    async def relay(self) -> None:
+        await self._exchange.reply(200, json_body(self._exchange.front.pool.details()))
+
+
 class Sessions(AdminHandler):
     """A page of sessions, newest first: `?state=&agent=&limit=&offset=`."""
 
@@ -147,6 +154,7 @@ class OneSession(AdminHandler):
 ADMIN_HANDLERS: Mapping[Route, type[Handler]] = {
     Route.LIVEZ: Livez,
     Route.READYZ: Readyz,
+    Route.ADMIN_INSTANCES: AllInstances,
     Route.ADMIN_SESSIONS: Sessions,
     Route.ADMIN_SESSION: OneSession,
 }

@@ -13,6 +13,7 @@ import trio
 from relay.errors import RelayError
 from relay.policy.admission import StartRequest
 from relay.policy.catalog import Address, Agent
+from relay.policy.health import Failure
 from relay.policy.sessions import Session, SessionEnd
 from relay.protocol.bot_request import bot_start
 from relay.pump.channel import Hold
@@ -65,8 +66,9 @@ async def _reach(front: Front, caller: Caller) -> tuple[BotConnection, Address]:
         instance = await front.sessions.place(caller)
         bot = await open_bot(Address.of(instance))
         if bot is not None:
+            front.pool.served(instance)  # all that is known before the bot has finished
             return bot, Address.of(instance)
-        front.pool.failed(instance, "cannot connect")
+        front.pool.failed(instance, Failure.UNREACHABLE)
         front.sessions.let_go(caller)
 
 

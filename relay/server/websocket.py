@@ -16,6 +16,7 @@ import trio
 from relay.errors import Refusal, StoreError
 from relay.policy.admission import at_capacity
 from relay.policy.catalog import Address, Agent
+from relay.policy.health import Failure, is_silent
 from relay.policy.interfaces import SessionFilter
 from relay.policy.sessions import SessionEnd, SessionState
 from relay.policy.tokens import TOKEN_TTL, Claims, find_carrier, verify
@@ -27,7 +28,7 @@ from relay.server.bot_websocket import RETRY_AFTER, BotWebSocket, bot_silent, in
 from relay.server.callers import Caller
 from relay.server.exchange import Exchange
 from relay.server.start import draining
-from relay.server.upstream import open_bot
+from relay.server.upstream import BotConnection, open_bot
 
 Parameters = tuple[tuple[bytes, bytes], ...]
 
@@ -38,6 +39,7 @@ class GenericWebSocket(BotWebSocket):
     _claims: Claims | None
     _caller: Caller
     _bot_target: str
+    _asked = 0.0
 
     # Is this a WebSocket, for an agent of ours, from somebody who may?
 
@@ -105,19 +107,35 @@ class GenericWebSocket(BotWebSocket):
                 instance = await front.sessions.place(self._caller)
                 self._bot = await open_bot(Address.of(instance))
                 if self._bot is not None:
-                    fields = for_bot_upgrade(self._exchange.head.headers, self._caller.session.id)
-                    return await self._shake_hands(
-                        self._bot, Address.of(instance), self._bot_target, fields
-                    )
+                    return await self._ask(self._bot, instance)
                 # Nothing of the request has been seen by a bot: another may serve it.
-                front.pool.failed(instance, "cannot connect")
+                front.pool.failed(instance, Failure.UNREACHABLE)
                 front.sessions.let_go(self._caller)
         raise await self._too_late()
+
+    async def _ask(self, bot: BotConnection, instance: str) -> BotAnswer | BotRefusal:
+        """The bot's answer to the upgrade; the pool is told how the bot took it."""
+        pool, self._asked = self._exchange.front.pool, trio.current_time()
+        fields = for_bot_upgrade(self._exchange.head.headers, self._caller.session.id)
+        address = Address.of(instance)
+        try:
+            answer = await self._shake_hands(bot, address, self._bot_target, fields)
+        except Refusal:
+            pool.failed(instance, Failure.BROKEN)
+            raise
+        if isinstance(answer, BotRefusal):
+            pool.failed(instance, Failure.REFUSED)
+        else:
+            pool.served(instance)
+        return answer
 
     async def _too_late(self) -> Refusal:
         """What the caller has waited for in vain."""
         front, agent = self._exchange.front, self._agent
         if self._bot is not None:
+            assert self._caller.instance is not None
+            if is_silent(self._asked, trio.current_time(), agent.attach_timeout):
+                front.pool.failed(self._caller.instance, Failure.SILENT)
             return bot_silent(agent)
         # An instance that holds a call may well say that it is not ready for another.
         busy = SessionFilter(states=(SessionState.ACTIVE,), agent=agent.name, limit=1)

@@ -13,6 +13,7 @@ import trio
 
 from relay.errors import Refusal, StoreError
 from relay.policy.catalog import Agent, Catalog, Limits, Organization
+from relay.policy.health import Failure
 from relay.policy.interfaces import Places, Store
 from relay.policy.sessions import Session, SessionState
 from relay.server.callers import Caller
@@ -56,8 +57,10 @@ class Pool:
     def taken(self, instance: str, session_id: str) -> None:
         self.used.append(instance)
 
-    def failed(self, instance: str, reason: str) -> None:
+    def failed(self, instance: str, failure: Failure) -> None:
         self.ready_now.remove(instance)
+
+    def served(self, instance: str) -> None: ...
 
     async def wait_settled(
         self, agent: Agent, instance: str, session_id: str, *, deaf: bool
@@ -77,6 +80,9 @@ class Pool:
         self.is_reconciled = True
 
     def statistics(self) -> dict[str, dict[str, str]]:
+        return {}
+
+    def details(self) -> dict[str, dict[str, object]]:
         return {}
 
 

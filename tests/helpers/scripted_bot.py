@@ -140,13 +140,19 @@ def _echo(sock: socket.socket) -> None:
 
 
 class ScriptedBot:
-    """See the module; `script` may be changed between two calls."""
+    """See the module; `script` may be changed between two calls.
 
-    def __init__(self) -> None:
+    Attributes:
+        capabilities: the answer to `GET /pcc/capabilities`, b"" for a 404.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.script: Script = accept()
         self.conversations: list[Conversation] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.capabilities = b""
+        self._listener = socket.create_server((host, port), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://{host}:{self.port}"
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
@@ -195,6 +201,11 @@ class ScriptedBot:
             if head.startswith(b"GET /readyz "):
                 sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                 return
+            if head.startswith(b"GET /pcc/capabilities "):
+                status = b"200 OK" if self.capabilities else b"404 Not Found"
+                length = b"\r\nContent-Length: %d\r\n\r\n" % len(self.capabilities)
+                sock.sendall(b"HTTP/1.1 " + status + length + self.capabilities)
+                return
             talk = Conversation(sock, head)
             self.conversations.append(talk)
             self.script(talk)
@@ -206,9 +217,9 @@ class ScriptedBot:
 
 
 @contextmanager
-def scripted_bot() -> Iterator[ScriptedBot]:
+def scripted_bot(host: str = "127.0.0.1", port: int = 0) -> Iterator[ScriptedBot]:
     """A bot that accepts and echoes until it gets another script."""
-    bot = ScriptedBot()
+    bot = ScriptedBot(host, port)
     try:
         yield bot
     finally:

@@ -48,7 +48,9 @@ def admin(daemon: Daemon, method: str, path: str, *fields: str) -> Answer:
 # --- each route on its own listener ---
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/sessions", f"/sessions/{NO_SESSION}"])
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/instances", "/sessions", f"/sessions/{NO_SESSION}"]
+)
 def test_administration_is_not_on_the_public_listener(daemon: Daemon, path: str) -> None:
     for method in ("GET", "DELETE"):
         answer = daemon.request(method, path, Authorization=f"Bearer {PRIVATE_KEY}")
@@ -98,6 +100,7 @@ def test_with_an_admin_token_set_nothing_but_health_is_open(
     guarded: Daemon, fields: tuple[str, ...]
 ) -> None:
     for method, path in (
+        ("GET", "/instances"),
         ("GET", "/sessions"),
         ("GET", "/sessions?state=gone"),
         ("GET", f"/sessions/{NO_SESSION}"),

@@ -72,6 +72,7 @@ PUBLIC_PATHS = [
 ADMIN_PATHS = [
     (b"/livez", Route.LIVEZ, {}, b"GET, HEAD"),
     (b"/readyz", Route.READYZ, {}, b"GET, HEAD"),
+    (b"/instances", Route.ADMIN_INSTANCES, {}, b"GET, HEAD"),
     (b"/sessions", Route.ADMIN_SESSIONS, {}, b"GET, HEAD"),
     (b"/sessions?state=live", Route.ADMIN_SESSIONS, {}, b"GET, HEAD"),
     (b"/sessions/x", Route.ADMIN_SESSION, {"session": "x"}, b"GET, HEAD, DELETE"),
