@@ -210,8 +210,8 @@ class FixedInstances:
             found[each.agent.name][each.url] = described(each.health)
         return found
 
-    def details(self) -> dict[str, dict[str, object]]:
-        found: dict[str, dict[str, object]] = {name: {} for name in self._agents}
+    def details(self) -> dict[str, dict[str, dict[str, object]]]:
+        found: dict[str, dict[str, dict[str, object]]] = {name: {} for name in self._agents}
         for name in self._names:
             found[name.agent.name][name.entry] = {
                 "state": name.described,

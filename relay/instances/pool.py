@@ -70,7 +70,7 @@ class Instances:
     def statistics(self) -> dict[str, dict[str, str]]:
         return self._fixed.statistics() | self._launched.statistics()
 
-    def details(self) -> dict[str, dict[str, object]]:
+    def details(self) -> dict[str, dict[str, dict[str, object]]]:
         found = self._fixed.details()
         for agent, instances in self._launched.statistics().items():
             found.setdefault(agent, {}).update(

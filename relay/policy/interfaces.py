@@ -196,7 +196,7 @@ class InstancePool(Protocol):
     def statistics(self) -> dict[str, dict[str, str]]:
         """Per agent and instance: "ready" or why not. Names of instances stand there too."""
 
-    def details(self) -> dict[str, dict[str, object]]:
+    def details(self) -> dict[str, dict[str, dict[str, object]]]:
         """The same with all that is known, as JSON objects."""
 
 

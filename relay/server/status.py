@@ -47,7 +47,6 @@ async def node_status(front: Front, most_calls: int = 0) -> NodeStatus:
     live = await front.store.count_live()
     held = Counter(instance for _session, instance in await front.store.leases())
     pumps, calls = await front.calls.look(most_calls)
-    statistics = front.pool.statistics()
     agents = front.catalog.agents.values()
     return NodeStatus(
         name=front.name,
@@ -60,9 +59,10 @@ async def node_status(front: Front, most_calls: int = 0) -> NodeStatus:
         calls_total=len(front.calls.sessions()),
         agents=tuple(_agent(front, agent, live) for agent in agents),
         instances=tuple(
-            InstanceStatus(url=url, agent=agent, state=state, sessions=held[url])
-            for agent, states in statistics.items()
-            for url, state in states.items()
+            InstanceStatus(url=url, agent=agent, state=str(known["state"]), sessions=held[url])
+            for agent, entries in front.pool.details().items()
+            for url, known in entries.items()
+            if "failing" not in known  # a name, which stands for instances
         ),
         pumps=tuple(_pump(index, state, seen.totals) for index, state, seen in pumps),
         queue=tuple(

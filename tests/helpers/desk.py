@@ -82,7 +82,7 @@ class Pool:
     def statistics(self) -> dict[str, dict[str, str]]:
         return {}
 
-    def details(self) -> dict[str, dict[str, object]]:
+    def details(self) -> dict[str, dict[str, dict[str, object]]]:
         return {}
 
 
