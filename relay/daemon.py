@@ -39,6 +39,7 @@ from relay.policy.routes import ADMIN, PUBLIC, Route
 from relay.pump_processes import PumpProcesses, hold_directory, node_name
 from relay.server.admin import ADMIN_HANDLERS
 from relay.server.admin_views import VIEW_HANDLERS
+from relay.server.bot_pool import MAX_IDLE, BotPool
 from relay.server.calls import Calls, Frames
 from relay.server.connection import Routes
 from relay.server.exchange import Front
@@ -48,11 +49,13 @@ from relay.server.pumps import Pumps
 from relay.server.session_websocket import session_api
 from relay.server.sessions import SessionKeeper
 from relay.server.start import Preflight, StartSession
+from relay.server.traffic import Traffic
 from relay.server.websocket import GenericWebSocket, ProviderWebSocket
 from relay.store.sqlite import SQLiteStore
 
-# Descriptors that connections can't use: store, listeners, channels, logs, probes.
-SPARE_DESCRIPTORS = 64
+# Descriptors that connections can't use: store, listeners, channels, logs, probes, and the
+# idle connections to bots.
+SPARE_DESCRIPTORS = 64 + MAX_IDLE
 # An upgrade holds a client's and a bot's descriptor until the pump has them.
 DESCRIPTORS_PER_CONNECTION = 2
 MAX_ADMIN_CONNECTIONS = 32
@@ -200,8 +203,9 @@ class Daemon:
         background: trio.Nursery,
         settling: trio.Nursery,
     ) -> Front:
+        traffic, bots = Traffic(config.limits.session_requests), BotPool()
         keeper = SessionKeeper(
-            config.catalog, config.limits, store, pool, self._log, time.time, settling
+            config.catalog, config.limits, store, pool, traffic, self._log, time.time, settling
         )
         pumps = Pumps(config.pumps, processes, keeper, self._log)
         await background.start(pool.run)
@@ -212,6 +216,8 @@ class Daemon:
             store=store,
             pool=pool,
             sessions=keeper,
+            bots=bots,
+            traffic=traffic,
             pumps=pumps,
             calls=Calls(pumps, Frames(keeper, self._log, background), keeper.sides),
             log=self._log,
@@ -226,7 +232,10 @@ class Daemon:
             name=node_name(config.runtime_dir),
             version=__version__,
             started_at=time.time(),
+            trusted=config.trusted_proxies,
         )
+        background.start_soon(bots.run)
+        background.start_soon(traffic.run, store)
         background.start_soon(self._poll_stops, front)
         background.start_soon(self._sweep, keeper)
         return front

@@ -11,9 +11,10 @@ from relay.policy.catalog import Address, Limits
 from relay.policy.routes import PUBLIC, Match, match
 from relay.policy.tokens import mint
 from relay.protocol.body import decode_body
-from relay.protocol.bot_http import BotEnd, BotHead, BotTalk
+from relay.protocol.bot_http import BotEnd, BotHead, BotTalk, request_head
+from relay.protocol.forwarding import TRACE_BYTES, Hop
 from relay.protocol.frames import FrameTracker
-from relay.protocol.headers import for_bot_upgrade, from_bot_upgrade
+from relay.protocol.headers import for_bot, for_bot_upgrade, from_bot_upgrade
 from relay.protocol.http1 import HeadBuffer, HeadLimits, Request, parse_request
 from relay.protocol.target import parse_target
 from relay.pump.transfer import READ_SIZE
@@ -75,7 +76,7 @@ def _head(head: bytes) -> Loop:
         buffer.feed(head)
         cut = buffer.next_head()
         assert cut is not None
-        return parse_request(cut)[0]
+        return parse_request(cut)
 
     return Repeated(operation)
 
@@ -89,7 +90,7 @@ def head_upgrade(_: ExitStack) -> Loop:
 
 
 def _route(head: bytes) -> Loop:
-    request, _ = parse_request(head)
+    request = parse_request(head)
     host = request.value(b"host")
 
     def operation() -> Match:
@@ -107,7 +108,7 @@ def route_upgrade(_: ExitStack) -> Loop:
 
 
 def fields_to_bot(_: ExitStack) -> Loop:
-    request, _connection = parse_request(UPGRADE)
+    request = parse_request(UPGRADE)
     return Repeated(partial(for_bot_upgrade, request.headers, samples.SESSION))
 
 
@@ -124,14 +125,17 @@ def body_4k(_: ExitStack) -> Loop:
 
 
 def session_api(_: ExitStack) -> Loop:
-    request, _connection = parse_request(
+    request = parse_request(
         samples.START.replace(b"POST", b"GET").replace(b"Content-Length: 60\r\n", b"")
     )
     authority = Address.of(samples.INSTANCE).authority
+    hop = Hop("127.0.0.1", trusted=False, host=b"relay", version=b"1.1")
+    random = bytes(TRACE_BYTES - 1) + b"x"
 
     def operation() -> tuple[bytes, list[BotHead | bytes]]:
-        talk = BotTalk(request, b"/items?limit=8", authority, samples.SESSION, REQUEST_ID)
-        sent = talk.head + talk.end()
+        fields = for_bot(request, samples.SESSION, REQUEST_ID, hop, random)
+        sent = request_head(request, b"/items?limit=8", authority, fields)
+        talk = BotTalk(request.method)
         talk.receive(samples.ANSWER)
         answer: list[BotHead | bytes] = []
         while (event := talk.next_event()) is not BotEnd.END:

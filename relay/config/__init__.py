@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ from relay.config.text import effective
 from relay.config.values import (
     derive_public_url,
     parse_bind,
+    parse_network,
     parse_origin,
     parse_public_url,
     parse_store,
@@ -45,6 +46,8 @@ __all__ = [
     "suggestion",
     "websocket_url",
 ]
+
+T = TypeVar("T")
 
 # Where commands look when no file is named.
 DEFAULT_FILE = Path("relay.toml")
@@ -79,6 +82,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     _check_admin(problems, binds, admin)
     public_url = _public_url(problems, server, binds)
     origins = _origins(problems, server)
+    proxies = _parsed(problems, "server.trusted_proxies", server.trusted_proxies, parse_network)
     limits = _limits(problems, file)
     store = read_table(problems, "store", file.store, StoreTable)
     store_path = problems.parse(
@@ -102,6 +106,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         limits=limits,
         log_level=server.log_level,
         log_format=server.log_format,
+        trusted_proxies=proxies,
         bot_environment=_bot_environment(sources),
     )
 
@@ -259,10 +264,15 @@ def _public_url(problems: Problems, server: ServerTable, binds: tuple[Bind, ...]
 
 
 def _origins(problems: Problems, server: ServerTable) -> tuple[str, ...]:
-    parsed = [
-        problems.parse(f"server.cors_origins[{number}]", text, parse_origin)
-        for number, text in enumerate(server.cors_origins)
-    ]
-    if "*" in parsed and len(parsed) > 1:
+    origins = _parsed(problems, "server.cors_origins", server.cors_origins, parse_origin)
+    if "*" in origins and len(server.cors_origins) > 1:
         problems.add("server.cors_origins", 'found "*" among others, expected it alone')
-    return tuple(origin for origin in parsed if origin is not None)
+    return origins
+
+
+def _parsed(
+    problems: Problems, where: str, texts: tuple[str, ...], parse: Callable[[str], T]
+) -> tuple[T, ...]:
+    """The values of a list of texts, each by its own parser."""
+    parsed = [problems.parse(f"{where}[{at}]", text, parse) for at, text in enumerate(texts)]
+    return tuple(value for value in parsed if value is not None)

@@ -67,6 +67,7 @@ class Config:
     limits: Limits
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["auto", "console", "json"]
+    trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     bot_environment: Mapping[str, str] = field(repr=False)
 
     @property

@@ -105,6 +105,7 @@ class ServerTable(msgspec.Struct, frozen=True):
     pumps: Annotated[int, _integer(1, MAX_PUMPS)] = 1
     runtime_dir: OptionalText = None
     cors_origins: Texts = ("*",)
+    trusted_proxies: Texts = ()
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         _is('"debug", "info", "warning" or "error"'),
@@ -125,6 +126,8 @@ class LimitsTable(msgspec.Struct, frozen=True):
     body_timeout: Wait = _LIMITS.body_timeout
     keep_alive_timeout: Wait = _LIMITS.keep_alive_timeout
     write_timeout: Wait = _LIMITS.write_timeout
+    pause_timeout: Wait = _LIMITS.pause_timeout
+    session_requests: Annotated[int, _integer(1, 10_000)] = _LIMITS.session_requests
     max_connections: Annotated[
         Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None,
         _is("an integer from 1 to 1000000"),

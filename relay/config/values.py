@@ -19,6 +19,7 @@ __all__ = [
     "parse_bind",
     "parse_dns_server",
     "parse_instance",
+    "parse_network",
     "parse_origin",
     "parse_public_url",
     "parse_store",
@@ -155,6 +156,16 @@ def parse_origin(text: str) -> str:
         return f"{found[1].lower()}://{_authority(found[2])}"
     except ValueError:
         raise ValueError(expected) from None
+
+
+def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """A network in CIDR form, or a single address (RFC 4632 §3.1)."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError(
+            'expected a network such as "10.0.0.0/8", without host bits, or an address'
+        ) from None
 
 
 def parse_store(text: str, *, base: Path) -> Path:

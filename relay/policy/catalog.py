@@ -171,6 +171,10 @@ class Limits(msgspec.Struct, frozen=True):
     keep_alive_timeout: float = 75 * SECOND
     # A reader that takes no bytes of an answer for so long is gone.
     write_timeout: float = 10 * SECOND
+    # The same for what a bot answers: a reader may pause in a download or between events.
+    pause_timeout: float = 600 * SECOND
+    # Requests of one session under way at a time: some pages' worth, streams included.
+    session_requests: int = 100
     # Connections at a time; None derives it from the descriptor limit.
     max_connections: int | None = None
     # Callers that wait for an instance, per agent.

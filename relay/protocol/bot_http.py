@@ -1,37 +1,44 @@
 """One HTTP exchange with a bot, without input and output: its request and its answer.
 
 Laws:
-- The request is written from validated values: one Host, one framing, `Connection: close`.
-- A head of the bot's is judged as it was sent, before h11 joins or drops any of its
-  lines, and whole: nothing of an answer that is refused has reached the client.
+- The request is written from validated values: one Host, one framing, no field that the
+  bot could take for another hop's.
+- A head of the bot's is judged as it was sent, and whole: nothing of an answer that is
+  refused has reached the client.
 - What two programs could read as two different answers is refused, not repaired.
 - An answer that ends early is never taken for a whole one, wherever its framing can tell.
+- A connection is good for another request only after a whole request and a whole answer
+  whose framing leaves no doubt, with nothing behind it.
 
 RFC 9112 section 6.3 (framing of answers), RFC 9110 section 15.2 (interim answers).
 """
 
 from __future__ import annotations
 
-__all__ = ["MAX_BOT_HEAD", "BotEnd", "BotHead", "BotTalk", "bot_died"]
+__all__ = ["MAX_BOT_HEAD", "BotEnd", "BotHead", "BotTalk", "bot_died", "request_head"]
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-import h11
-
 from relay.errors import Refusal
-from relay.protocol.headers import Field, for_bot
+from relay.protocol.chunks import Body, ChunkedBody, LengthBody, UntilClosed
+from relay.protocol.headers import Field
 from relay.protocol.http1 import FAULT, HEAD_END, LENGTH, Request
 
 # The head of a bot's answer: what `Limits.max_head` allows to requests; cookies fit.
 MAX_BOT_HEAD = 48 * 1024
+# Interim answers in front of one final one: hints come in ones and twos.
+MAX_INTERIM = 64
 
 START = b"HTTP/1."
 # RFC 9112 section 4; the space behind the status may be missing, as common servers do.
 STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*(.*?)[ \t]*", re.DOTALL)
 SWITCHING = 101
+# No body follows, whatever the fields say (RFC 9112 section 6.3).
+BODILESS = (204, 304)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +47,21 @@ class BotHead:
 
     Attributes:
         fields: with names in lower case, the hop-by-hop ones included.
+        version: of HTTP, b"1.0" or b"1.1".
     """
 
     status: int
     reason: bytes
     fields: tuple[Field, ...]
+    version: bytes = b"1.1"
 
     @property
     def interim(self) -> bool:
         return self.status < 200
+
+    def value(self, name: bytes) -> bytes | None:
+        """The value of the first field line of this name."""
+        return next((value for key, value in self.fields if key == name), None)
 
 
 class BotEnd(Enum):
@@ -58,49 +71,43 @@ class BotEnd(Enum):
 
 
 class BotTalk:
-    """The request to a bot and its answer.
+    """A bot's answer, as it comes.
 
-    `head`, `body` and `end` give the bytes to send; `receive` takes what came, b"" for
-    the end of it, and `next_event` gives the answer piece by piece.
+    `receive` takes what came, b"" for the end of it, and `next_event` gives the answer
+    piece by piece. Where a body needs no decoding its bytes may pass by: see `passing`.
 
     Args:
-        request: the client's request.
-        target: path and query for the bot, as the client sent them.
-        authority: the bot's host and port.
+        method: of the request that is answered.
     """
 
-    def __init__(
-        self, request: Request, target: bytes, authority: str, session_id: str, request_id: str
-    ) -> None:
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_BOT_HEAD)
-        fields = [
-            (b"host", authority.encode()),
-            *for_bot(request, session_id, request_id),
-            *_framing(request),
-            (b"connection", b"close"),
-        ]
-        event = h11.Request(method=request.method, target=target, headers=fields)
-        self.head = self._http.send(event) or b""
+    def __init__(self, method: bytes) -> None:
+        self._method = method
         self._received = bytearray()
         self._seen = 0
         self._closed = False
-        self._in_body = False
+        self._interim = 0
+        self._head: BotHead | None = None
+        self._body: Body = LengthBody(0)
 
-    def body(self, data: bytes) -> bytes:
-        """A piece of the request's body, framed."""
-        return self._http.send(h11.Data(data=data)) or b""
+    @property
+    def untouched(self) -> bool:
+        """Whether not one byte has come."""
+        return self._head is None and not self._interim and not self._received
 
-    def end(self) -> bytes:
-        """The end of the request; trailers are not passed on."""
-        return self._http.send(h11.EndOfMessage()) or b""
+    @property
+    def body(self) -> Body:
+        """How the answer's body is framed; once its head is there."""
+        return self._body
+
+    @property
+    def trailers(self) -> Iterable[Field]:
+        """The fields behind a chunked body; complete with its end."""
+        return self._body.trailers
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the bot, b"" when it has closed its side."""
         self._closed = self._closed or not data
-        if self._in_body:
-            self._http.receive_data(data)
-        else:
-            self._received += data
+        self._received += data
 
     def next_event(self) -> BotHead | bytes | BotEnd | None:
         """The next head, piece of the body, or end; None when more has to be received.
@@ -108,20 +115,59 @@ class BotTalk:
         Raises:
             Refusal: 502, when the answer is not HTTP or the bot closed in the middle of it.
         """
-        if not self._in_body:
+        if self._head is None:
             head = self._cut_head()
             if head is None and self._closed:
                 raise bot_died()
             return None if head is None else self._take_head(head)
-        try:
-            event = self._http.next_event()
-        except h11.RemoteProtocolError:
-            if self._closed:
-                raise bot_died() from None
-            raise _bad_answer("the body of the bot's answer is malformed") from None
-        if isinstance(event, h11.Data):
-            return bytes(event.data)
-        return BotEnd.END if isinstance(event, h11.EndOfMessage) else None
+        body = self._body
+        if self._received and not body.whole:
+            data = bytes(self._received)
+            self._received.clear()
+            piece = body.take(data)
+            self._received += body.rest
+            if piece:
+                return piece
+        if isinstance(body, UntilClosed):
+            body.whole = self._closed
+        if body.whole:
+            return BotEnd.END
+        if body.faulty:
+            raise _bad_answer("the body of the bot's answer is malformed")
+        if self._closed:
+            raise bot_died()
+        return None
+
+    @property
+    def passing(self) -> int:
+        """How many bytes the bot may send that are body as they are; 0 when they need reading.
+
+        Whoever passes them on by himself tells `passed`.
+        """
+        body = self._body
+        if self._head is None or self._received or isinstance(body, ChunkedBody):
+            return 0
+        return body.left if isinstance(body, LengthBody) else MAX_PASSING
+
+    def passed(self, count: int) -> None:
+        """So many bytes of the body have not come through `receive`."""
+        if isinstance(self._body, LengthBody):
+            self._body.left -= count
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the connection may carry another request, once the answer is whole."""
+        head, body = self._head, self._body
+        if head is None or self._received or self._closed or not body.whole:
+            return False
+        if head.version != b"1.1" or isinstance(body, UntilClosed):
+            return False
+        connection = [value for name, value in head.fields if name == b"connection"]
+        if any(b"close" in value.lower() for value in connection):
+            return False
+        # A body that must not be there may come all the same, by what its fields say.
+        promised = head.value(b"transfer-encoding") or head.value(b"content-length") or b"0"
+        return head.status != 204 or promised == b"0"
 
     def _cut_head(self) -> bytes | None:
         data = self._received
@@ -143,29 +189,40 @@ class BotTalk:
         self._seen = 0
         return head
 
-    def _take_head(self, head: bytes) -> BotHead:
-        judged = _judge(head)
-        self._http.receive_data(head)
-        try:
-            self._http.next_event()
-        except h11.RemoteProtocolError:
-            raise _bad_answer("the head of the bot's answer is not valid HTTP/1.1") from None
-        if not judged.interim:
-            self._in_body = True
-            if self._received:
-                self._http.receive_data(bytes(self._received))
-                self._received.clear()
-            if self._closed:
-                self._http.receive_data(b"")
-        return judged
+    def _take_head(self, raw: bytes) -> BotHead:
+        head = _judge(raw)
+        if not head.interim:
+            self._head = head
+            self._body = _body(head, self._method)
+            return head
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            raise _bad_answer(f"the bot sent more than {MAX_INTERIM} interim answers")
+        return head
 
 
-def _framing(request: Request) -> list[Field]:
-    """The request's framing made anew: chunked stays chunked, a length stays that length."""
+# One read of a body that lasts until the connection ends, as far as `passing` is asked.
+MAX_PASSING = 1 << 30
+
+
+def request_head(request: Request, target: bytes, authority: str, fields: Iterable[Field]) -> bytes:
+    """The head of a request to a bot, its framing made anew.
+
+    Chunked stays chunked, a length stays that length (RFC 9112 section 6.3).
+
+    Args:
+        request: the client's request.
+        target: path and query for the bot, as the client sent them.
+        authority: the bot's host and port.
+        fields: the others, validated, without the framing.
+    """
+    lines = [b"%s %s HTTP/1.1\r\nhost: %s" % (request.method, target, authority.encode())]
+    lines += [b"%s: %s" % field for field in fields]
     if request.value(b"transfer-encoding") is not None:
-        return [(b"transfer-encoding", b"chunked")]
-    length = request.value(b"content-length")
-    return [] if length is None else [(b"content-length", b"%d" % int(length))]
+        lines.append(b"transfer-encoding: chunked")
+    elif (length := request.value(b"content-length")) is not None:
+        lines.append(b"content-length: %d" % int(length))
+    return b"\r\n".join(lines) + HEAD_END
 
 
 def _judge(head: bytes) -> BotHead:
@@ -180,7 +237,7 @@ def _judge(head: bytes) -> BotHead:
         if field is None:
             raise _bad_answer("the head of the bot's answer has a line that is no field")
         fields.append((field[1].lower(), field[2]))
-    judged = BotHead(int(status_line[2]), status_line[3] or b"", tuple(fields))
+    judged = BotHead(int(status_line[2]), status_line[3] or b"", tuple(fields), status_line[1])
     if judged.status == SWITCHING:
         raise _bad_answer("the bot switched protocols without having been asked to")
     _check_framing(fields, status_line[1])
@@ -196,6 +253,16 @@ def _check_framing(fields: list[Field], version: bytes) -> None:
         raise _bad_answer("the bot's answer has a transfer coding other than chunked")
     if len(lengths) > 1 or (lengths and not LENGTH.fullmatch(lengths[0])):
         raise _bad_answer("Content-Length of the bot's answer is not one decimal number")
+
+
+def _body(head: BotHead, method: bytes) -> Body:
+    """How the body of a final answer is framed (RFC 9112 section 6.3)."""
+    if method == b"HEAD" or head.status in BODILESS:
+        return LengthBody(0)
+    if head.value(b"transfer-encoding") is not None:
+        return ChunkedBody()
+    length = head.value(b"content-length")
+    return UntilClosed() if length is None else LengthBody(int(length))
 
 
 def bot_died() -> Refusal:

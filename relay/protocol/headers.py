@@ -9,12 +9,14 @@ __all__ = [
     "for_bot",
     "for_bot_upgrade",
     "from_bot_upgrade",
+    "in_trailers",
 ]
 
 from collections.abc import Iterable
-from typing import Protocol
 
 from relay.errors import Refusal
+from relay.protocol.forwarding import FORWARDING, Hop, forwarding, hops_left, trace
+from relay.protocol.http1 import Request
 
 Field = tuple[bytes, bytes]
 
@@ -39,10 +41,47 @@ NOT_FOR_BOT = frozenset(
     (b"authorization", b"content-length", b"cookie", b"expect", b"host", b"x-daily-session-id")
 )
 
-# Of a request of the Session API only this stays here: cookies are the bot's own there.
-# Length and identifiers are set anew.
-NOT_FOR_BOT_ROUTES = frozenset(
-    (b"authorization", b"content-length", b"host", b"x-daily-session-id", b"x-request-id")
+# Of a request of the Session API only the key stays here: cookies are the bot's own there.
+# Length, identifiers, trace and the account of the way are set anew.
+NOT_FOR_BOT_ROUTES = FORWARDING | {
+    b"authorization",
+    b"content-length",
+    b"host",
+    b"traceparent",
+    b"tracestate",
+    b"via",
+    b"x-daily-session-id",
+    b"x-request-id",
+}
+
+NOT_IN_TRAILERS = (
+    HOP_BY_HOP
+    | NOT_FOR_BOT_ROUTES
+    | {
+        b"age",
+        b"cache-control",
+        b"content-encoding",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"date",
+        b"expect",
+        b"expires",
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-range",
+        b"if-unmodified-since",
+        b"location",
+        b"max-forwards",
+        b"pragma",
+        b"range",
+        b"retry-after",
+        b"set-cookie",
+        b"vary",
+        b"warning",
+        b"www-authenticate",
+    }
 )
 
 # What the front door says itself in its 101, or what says nothing behind one.
@@ -57,42 +96,53 @@ MAX_FIELD_LINE = 8192
 def end_to_end(fields: Iterable[Field]) -> list[Field]:
     """The fields without the hop-by-hop ones, those named by Connection included."""
     fields = list(fields)
-    named = {
-        part.strip().lower()
-        for name, value in fields
-        if name == b"connection"
-        for part in value.split(b",")
-    }
-    return [(name, value) for name, value in fields if name not in HOP_BY_HOP | named]
+    dropped: frozenset[bytes] = HOP_BY_HOP
+    for name, value in fields:
+        if name == b"connection":
+            dropped |= {part.strip().lower() for part in value.split(b",")}
+    return [field for field in fields if field[0] not in dropped]
 
 
-class _Request(Protocol):
-    """What is asked of a request here; see `http1.Request`."""
-
-    @property
-    def version(self) -> bytes: ...
-
-    @property
-    def headers(self) -> tuple[Field, ...]: ...
-
-    @property
-    def has_body(self) -> bool: ...
-
-
-def for_bot(request: _Request, session_id: str, request_id: str) -> list[Field]:
-    """The fields of a request of the Session API that the bot gets, and the two ids.
+def for_bot(
+    request: Request, session_id: str, request_id: str, hop: Hop, random: bytes
+) -> list[Field]:
+    """The fields of a request of the Session API that the bot gets, without Host and framing.
 
     An expectation passes only where it can be met: RFC 9110 section 10.1.1 has none in
     HTTP/1.0 and none without a body.
+
+    Args:
+        hop: where the request comes from.
+        random: for a new trace, see `forwarding.trace`.
     """
-    expects = request.version != b"1.0" and request.has_body
-    passed = [
-        (name, value)
-        for name, value in end_to_end(request.headers)
-        if name not in NOT_FOR_BOT_ROUTES and (expects or name != b"expect")
-    ]
-    own = [(b"x-daily-session-id", session_id.encode()), (b"x-request-id", request_id.encode())]
-    return [*passed, *own]
+    fields, left_out = request.headers, NOT_FOR_BOT_ROUTES
+    if request.version == b"1.0" or not request.has_body:
+        left_out = left_out | {b"expect"}
+    result = [field for field in end_to_end(fields) if field[0] not in left_out]
+    if request.value(b"transfer-encoding") is not None:
+        # Trailers pass, so what announces them does.
+        result += [field for field in fields if field[0] == b"trailer"]
+    if request.value(b"te") is not None and b"trailers" in request.tokens(b"te"):
+        # RFC 9110 section 10.1.4: said anew by each hop, which this one can keep.
+        result += [(b"te", b"trailers"), (b"connection", b"te")]
+    left = hops_left(request.method, fields)
+    if left is not None:
+        result = [field for field in result if field[0] != b"max-forwards"]
+        result.append((b"max-forwards", b"%d" % (left - 1)))
+    result += forwarding(fields, hop)
+    result += trace(fields, random)
+    result.append((b"x-daily-session-id", session_id.encode()))
+    result.append((b"x-request-id", request_id.encode()))
+    return result
+
+
+def in_trailers(fields: Iterable[Field]) -> list[Field]:
+    """The trailers that pass: without what a reader would act on as if it stood in the head.
+
+    RFC 9110 section 6.5.1 forbids framing, routing, authentication, request modifiers,
+    controls and content fields there.
+    """
+    return [field for field in fields if field[0] not in NOT_IN_TRAILERS]
 
 
 def for_bot_upgrade(fields: Iterable[Field], session_id: str) -> list[Field]:

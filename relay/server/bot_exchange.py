@@ -1,30 +1,43 @@
 """One HTTP exchange between a client and a bot: both bodies streamed, both ways at a time.
 
-Nothing is held but one read per direction, so each side is read as fast as the other
-takes it, and every piece goes on as it comes. Whoever leaves ends the exchange: the
-client at once, the bot by an answer that the client sees as cut off.
+Nothing is held but what one read brought and the other side has not taken, so each side
+is read as fast as the other takes it, and every piece goes on as it comes. Whoever
+leaves ends the exchange: the client at once, the bot by an answer that the client sees
+as cut off.
+
+Theory of operation
+   Most requests are whole when they come, and most answers are there in a moment. Such
+   an exchange is one task that sends, waits and passes on, for `PROMPT` seconds at most.
+   Only one that takes longer, or whose body is still coming, gets what costs several
+   times as much: a second task that passes the request on and then watches the client,
+   and deadlines. The answer goes on where it was.
 """
 
 from __future__ import annotations
 
-__all__ = ["HEAD_TIMEOUT", "BotExchange"]
+__all__ = ["HEAD_TIMEOUT", "BotExchange", "framed_request"]
 
 import math
 
-import h11
 import trio
 
 from relay.errors import Refusal
-from relay.protocol.bot_http import BotEnd, BotHead, BotTalk, bot_died
-from relay.protocol.headers import end_to_end
+from relay.protocol.bot_http import BotEnd, BotHead, BotTalk
+from relay.protocol.chunks import ChunkedBody, LengthBody, chunk, last_chunk
+from relay.protocol.headers import Field, end_to_end, in_trailers
 from relay.server import replies
 from relay.server.exchange import Exchange
+from relay.server.leg import SCRATCH, Leg
+from relay.server.traffic import Traffic
 
 # Seconds without a head of the bot's answer, counted from the last piece of the request
 # that it took: long polls of a minute or two fit, and a bot that hangs is noticed.
 HEAD_TIMEOUT = 300.0
-# One read of either side; larger ones cost memory per exchange and save little.
-RECEIVE_SIZE = 16 * 1024
+# For so many seconds nobody looks whether the client is still there: nobody leaves and is
+# missed in that time, and most answers are out by then.
+PROMPT = 0.02
+# Heads and chunks are read in pieces of this size; what passes as it is in larger ones.
+RECEIVE_SIZE = 64 * 1024
 # What a client may send behind its request while the answer comes: pipelined requests.
 # Over it the client is not read, and that it leaves is noticed by the next write only.
 MAX_AHEAD = 48 * 1024
@@ -34,56 +47,89 @@ class BotExchange:
     """Sends a request to a bot and passes the answer on.
 
     Args:
-        exchange: the client's side; its request's body has not been read.
-        stream: the connection to the bot; the caller closes it.
+        exchange: the client's side, with what is left of its request's body.
+        bot: the connection to the bot; the caller closes it or gives it back.
+        first: the request's head for the bot and what is here of its body, framed.
     """
 
-    def __init__(self, exchange: Exchange, stream: trio.abc.Stream, talk: BotTalk) -> None:
-        assert exchange.http is not None, "only after the parse phase"
+    def __init__(self, exchange: Exchange, bot: Leg, talk: BotTalk, first: bytes) -> None:
+        assert exchange.body is not None, "only after the parse phase"
         self._exchange = exchange
-        self._http = exchange.http
-        self._bot = stream
+        self._body = exchange.body
+        self._bot = bot
         self._talk = talk
-        self._request_whole = False
+        self._unsent: bytes | memoryview = first  # toward the bot
+        self._held: bytes | memoryview = b""  # toward the client
+        self._sent_whole = False
         self._answer_whole = False
+        self._chunked = False
         self._client_left = False
+        # What is wrong with the answer: told when all in front of it has been passed on.
+        self._fault: Refusal | None = None
         self._failure: Refusal | None = None
         self._patience = trio.CancelScope()
         self._all = trio.CancelScope()
 
-    async def run(self) -> None:
+    @property
+    def reusable(self) -> bool:
+        """Whether the connection to the bot may carry another request."""
+        return self._answer_whole and self._sent_whole and self._talk.reusable
+
+    async def run(self, traffic: Traffic, session_id: str) -> None:
         """Return when the answer has been passed on, or the client has left.
 
         Raises:
-            Refusal: 400 for a malformed body, 408 for one that does not come, 502 and 504
-                for what the bot did. An answer may have begun by then.
+            Refusal: 400 for a malformed body, 404 when the session has ended, 408 for a body
+                that does not come, 502 and 504 for what the bot did. An answer may have
+                begun by then.
         """
-        exchange = self._exchange
-        async with trio.open_nursery() as nursery:
-            self._all = nursery.cancel_scope
-            self._be_patient()
-            nursery.start_soon(self._upload)
-            with self._patience:
-                try:
+        try:
+            if self._body.whole:
+                with trio.move_on_after(PROMPT):
+                    self._sent_whole = await self._send()
                     await self._download()
-                except Refusal as refusal:
-                    self._failure = refusal
-            nursery.cancel_scope.cancel()
+            if not self._answer_whole and not self._client_left:
+                await self._take_time(traffic, session_id)
+        except Refusal as refusal:
+            self._failure = refusal
         if self._answer_whole:
             return  # a client that has left since then has what it wanted
+        exchange = self._exchange
+        # Neither chunks nor a length tell the client that the answer is not whole.
+        unframed = not self._chunked and not isinstance(self._talk.body, LengthBody)
+        exchange.torn = exchange.status is not None and unframed
         if self._client_left:
             exchange.cause, exchange.keep_alive = "client_left", False
         elif self._failure is not None:
             raise self._failure
         elif self._patience.cancelled_caught:
             raise self._too_late()
+        else:
+            raise Refusal(404, "the session has ended", cause="session_ended")
+
+    async def _take_time(self, traffic: Traffic, session_id: str) -> None:
+        """The same with both ways at a time, until one of all the ends comes."""
+        async with trio.open_nursery() as nursery:
+            self._all = nursery.cancel_scope
+            traffic.watch(session_id, nursery.cancel_scope)
+            try:
+                self._be_patient()
+                nursery.start_soon(self._upload)
+                with self._patience:
+                    try:
+                        await self._download()
+                    except Refusal as refusal:
+                        self._failure = self._failure or refusal
+                nursery.cancel_scope.cancel()
+            finally:
+                traffic.unwatch(session_id, nursery.cancel_scope)
 
     def _be_patient(self) -> None:
         if self._exchange.status is None:
             self._patience.deadline = trio.current_time() + HEAD_TIMEOUT
 
     def _too_late(self) -> Refusal:
-        if self._request_whole:
+        if self._sent_whole:
             reason = f"the bot did not answer within {HEAD_TIMEOUT:g} s"
             return Refusal(504, reason, cause="bot_timeout")
         return Refusal(408, "the request body took too long", cause="slow_body", close=True)
@@ -96,115 +142,176 @@ class BotExchange:
 
     async def _upload(self) -> None:
         """Pass the request on; then watch the client, whose leaving ends the exchange."""
-        http, heads = self._http, self._exchange.heads
-        if len(heads):
-            http.receive_data(heads.take())
-        reached, first = True, self._talk.head
-        while reached and not self._request_whole:
-            try:
-                piece, first = first + self._next_piece(), b""
-            except h11.RemoteProtocolError:
+        exchange, body = self._exchange, self._body
+        while not self._sent_whole and await self._send():
+            if body.whole:
+                self._sent_whole = True
+            elif body.faulty:
                 reason = "the request body is malformed"
                 self._failure = Refusal(400, reason, cause="bad_body", close=True)
                 self._all.cancel()
                 return
-            reached = await self._to_bot(piece)
-            if reached and not self._request_whole:
-                await self._from_client()
+            elif not await self._take_more():
+                self._leave()
+                return
         # Also when the bot takes no more of the request: its answer decides what becomes of it.
-        while len(http.trailing_data[0]) < MAX_AHEAD:
-            await self._from_client()
+        while len(exchange.heads) < MAX_AHEAD:
+            data = await exchange.receive()
+            if not data:
+                self._leave()
+                return
+            if body.whole:
+                exchange.heads.feed(data)
+            else:
+                exchange.take_body(data)
 
-    def _next_piece(self) -> bytes:
-        """What is here of the request's body, framed for the bot."""
-        pieces = []
-        while isinstance(event := self._http.next_event(), h11.Data):
-            pieces.append(self._talk.body(bytes(event.data)))
-        if isinstance(event, h11.EndOfMessage):
-            self._request_whole = True
-            pieces.append(self._talk.end())
-        return b"".join(pieces)
+    async def _take_more(self) -> bool:
+        """The next piece of the request's body, framed for the bot; False at the client's end."""
+        exchange, body = self._exchange, self._body
+        if isinstance(body, LengthBody):
+            while (count := exchange.client.read_into(SCRATCH[: body.left])) is None:
+                await exchange.client.wait_readable()
+            exchange.received_bytes += count
+            body.left -= count
+            self._pass_up(SCRATCH[:count])
+            return count > 0
+        data = await exchange.client.read(RECEIVE_SIZE)
+        exchange.received_bytes += len(data)
+        self._unsent = framed_request(body, exchange.take_body(data))
+        return len(data) > 0
 
-    async def _from_client(self) -> None:
-        data = await self._exchange.receive()
-        if not data:
-            self._leave()
-            await trio.lowlevel.checkpoint()
-        self._http.receive_data(data)
+    def _pass_up(self, data: memoryview) -> None:
+        """Send what stands in `SCRATCH`; what the bot does not take at once is copied."""
+        taken = self._bot.write_now(data)
+        self._unsent = bytes(data[taken or 0 :])
+        if taken:
+            self._be_patient()
 
-    async def _to_bot(self, data: bytes) -> bool:
-        """Send to the bot; whether it still takes anything."""
-        if not data:
-            return True
-        try:
-            await self._bot.send_all(data)
-        except trio.BrokenResourceError:
-            return False
-        self._be_patient()
+    async def _send(self) -> bool:
+        """Send what is to be sent to the bot; whether it still takes anything."""
+        while self._unsent:
+            taken = self._bot.write_now(self._unsent)
+            if taken is None:
+                return False
+            if taken:
+                self._be_patient()
+                self._unsent = memoryview(self._unsent)[taken:]
+            else:
+                await self._bot.wait_writable()
         return True
 
     # From the bot to the client.
 
     async def _download(self) -> None:
-        """Pass the answer on, each read of it with one write."""
-        while True:
-            pieces: list[bytes] = []
-            try:
-                whole = self._take_events(pieces)
-            finally:
-                # What came in front of a fault goes out too: the fault is seen where it is.
-                await self._to_client(b"".join(pieces))
-            if whole:
-                self._answer_whole = True
-                return
-            self._talk.receive(await self._from_bot())
+        """Pass the answer on, each read of it with one write; goes on where it was cancelled."""
+        while await self._flush() and not self._answer_whole:
+            if self._fault is not None:
+                raise self._fault
+            if self._talk.passing:
+                await self._pass_down()
+            else:
+                await self._take_answer()
 
-    def _take_events(self, pieces: list[bytes]) -> bool:
-        """Collect what is here of the answer; whether it is whole now."""
-        while (event := self._talk.next_event()) is not None:
-            pieces.append(self._passed(event))
-            if isinstance(event, BotEnd):
-                return True
-        return False
+    async def _flush(self) -> bool:
+        """Send what the client has not taken; whether it takes anything."""
+        exchange = self._exchange
+        while self._held:
+            taken = exchange.client.write_now(self._held)
+            if taken is None:
+                self._leave()
+                return False
+            exchange.sent_bytes += taken
+            self._held = memoryview(self._held)[taken:]
+            if not self._held:
+                break
+            with trio.move_on_after(exchange.front.limits.pause_timeout) as waiting:
+                await exchange.client.wait_writable()
+            if waiting.cancelled_caught:
+                self._leave()
+                return False
+        return True
 
-    async def _to_client(self, data: bytes) -> None:
-        if data and not await self._exchange.send(data):
-            self._leave()
-            await trio.lowlevel.checkpoint()
+    async def _pass_down(self) -> None:
+        """One read of a body that needs no decoding."""
+        room = min(self._talk.passing, len(SCRATCH))
+        while (count := self._bot.read_into(SCRATCH[:room])) is None:
+            await self._bot.wait_readable()
+        self._talk.passed(count)
+        if not count:
+            self._talk.receive(b"")
+        elif self._chunked:
+            self._held = chunk(bytes(SCRATCH[:count]))
+        else:
+            taken = self._exchange.client.write_now(SCRATCH[:count])
+            self._exchange.sent_bytes += taken or 0
+            self._held = bytes(SCRATCH[taken or 0 : count])
+        if count and self._talk.passing:
+            await trio.lowlevel.checkpoint()  # two fast ends never block: let others have a turn
+        else:
+            self._take_events()
 
-    async def _from_bot(self) -> bytes:
+    async def _take_answer(self) -> None:
+        while (data := self._bot.read_now(RECEIVE_SIZE)) is None:
+            await self._bot.wait_readable()
+        self._talk.receive(data)
+        self._take_events()
+
+    def _take_events(self) -> None:
+        """Collect what is here of the answer."""
+        pieces = [self._held] if self._held else []
         try:
-            return bytes(await self._bot.receive_some(RECEIVE_SIZE))
-        except trio.BrokenResourceError:
-            raise bot_died() from None
+            while not self._answer_whole and (event := self._talk.next_event()) is not None:
+                pieces.append(self._passed(event))
+        except Refusal as refusal:
+            self._fault = refusal
+        self._held = pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _passed(self, event: BotHead | bytes | BotEnd) -> bytes:
         """The same for the client, in the framing that it understands."""
         if isinstance(event, BotHead):
             return self._interim(event) if event.interim else self._head(event)
         if isinstance(event, BotEnd):
-            return self._http.send(h11.EndOfMessage()) or b""
-        return self._http.send(h11.Data(data=event)) or b""
+            self._answer_whole = True
+            return last_chunk(in_trailers(self._talk.trailers)) if self._chunked else b""
+        return chunk(event) if self._chunked else event
 
     def _interim(self, head: BotHead) -> bytes:
         if self._exchange.head.version == b"1.0":
             return b""  # RFC 9110 section 15.2: HTTP/1.0 knows none
         fields = [field for field in end_to_end(head.fields) if field[0] not in replies.OWN_FIELDS]
-        event = h11.InformationalResponse(
-            status_code=head.status, headers=fields, reason=head.reason
-        )
-        return self._http.send(event) or b""
+        return replies.raw(head.status, head.reason, fields)
 
     def _head(self, head: BotHead) -> bytes:
         exchange = self._exchange
         self._patience.deadline = math.inf
-        if not self._request_whole:
+        if not self._sent_whole:
             # An answer to half a request: the other half may or may not be read by the bot.
             exchange.keep_alive = False
         exchange.status = head.status
-        lengths = [value for name, value in head.fields if name == b"content-length"]
-        # RFC 9110 section 8.6: none on a 204.
-        length = lengths[0] if lengths and head.status != 204 else None
-        fields = replies.passed_fields(exchange, end_to_end(head.fields), length)
-        event = h11.Response(status_code=head.status, headers=fields, reason=head.reason)
-        return self._http.send(event) or b""
+        fields = replies.passed_fields(exchange, end_to_end(head.fields), self._framing(head))
+        return replies.raw(head.status, head.reason, fields)
+
+    def _framing(self, head: BotHead) -> list[Field]:
+        """The framing fields of the answer, and `_chunked` (RFC 9112 section 6)."""
+        length, body = head.value(b"content-length"), self._talk.body
+        if length is not None and head.status != 204:  # RFC 9110 section 8.6
+            return [(b"content-length", b"%d" % int(length))]
+        if isinstance(body, LengthBody):
+            return []  # there is none, whatever it might have been
+        if self._exchange.head.version == b"1.0":
+            return []  # until the connection ends
+        self._chunked = True
+        trailers = [field for field in head.fields if field[0] == b"trailer"]
+        return [(b"transfer-encoding", b"chunked"), *trailers]
+
+
+def framed_request(body: LengthBody | ChunkedBody, piece: bytes) -> bytes:
+    """A piece of a request's body in the framing in which it goes to the bot.
+
+    Args:
+        body: where the piece has just been taken from.
+    """
+    if isinstance(body, LengthBody):
+        return piece
+    framed = chunk(piece) if piece else b""
+    return framed + last_chunk(in_trailers(body.trailers)) if body.whole else framed

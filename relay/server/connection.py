@@ -16,26 +16,32 @@ from __future__ import annotations
 
 __all__ = ["Connection", "Handler", "Routes"]
 
+import ipaddress
+import socket
+import struct
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-import h11
 import trio
 
 from relay.errors import Refusal, StoreError
 from relay.policy import routes
 from relay.policy.routes import Pattern, Route
-from relay.protocol.http1 import HeadBuffer, HeadLimits, parse_request
+from relay.protocol.http1 import HeadBuffer, HeadLimits, parse_request, request_body
 from relay.protocol.target import parse_target
 from relay.server import replies
-from relay.server.exchange import Exchange, Front, Phase
+from relay.server.exchange import Exchange, Front, Networks, Phase, peer_address
+from relay.server.leg import Leg
 
 # After an answer that ends the connection, what the client still sends is read and
 # dropped for so long and so much, so that a reset does not destroy the answer.
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 1024 * 1024
+LINGER_READ = 64 * 1024
 # The same for connections over the limit, which nothing else counts.
 REFUSED_LINGER_SECONDS = 0.2
+# struct linger: closing resets the connection, so that what was sent is seen to be cut off.
+RESET = struct.pack("ii", 1, 0)
 
 
 class Handler(Protocol):
@@ -72,11 +78,10 @@ class Connection:
         peer: the client's address, for logs.
     """
 
-    def __init__(
-        self, stream: trio.abc.HalfCloseableStream, peer: str, front: Front, table: Routes
-    ) -> None:
+    def __init__(self, stream: trio.SocketStream, peer: str, front: Front, table: Routes) -> None:
         limits = front.limits
         self._stream = stream
+        self._client = Leg(stream.socket.fileno())
         self._peer = peer
         self._front = front
         self._routes = table
@@ -84,6 +89,7 @@ class Connection:
             HeadLimits(limits.max_target, limits.max_head, limits.max_header_count)
         )
         self._first = True
+        self._trusted = _is_trusted(peer, front.trusted)
         self.idle = trio.CancelScope()  # cancelled to end a wait for the next request
 
     async def serve(self) -> None:
@@ -92,7 +98,7 @@ class Connection:
         try:
             again = True
             while again:
-                exchange = Exchange(self._front, self._stream, self._heads, self._peer)
+                exchange = self._exchange()
                 again = await self._serve_one(exchange)
                 taken = exchange.taken
         finally:
@@ -102,7 +108,7 @@ class Connection:
 
     async def refuse_accept(self, refusal: Refusal) -> None:
         """Answer a connection over the limit; what it asks is not looked at."""
-        exchange = Exchange(self._front, self._stream, self._heads, self._peer)
+        exchange = self._exchange()
         exchange.request_id = self._front.new_id()
         exchange.enter(Phase.ACCEPT)
         try:
@@ -112,6 +118,11 @@ class Connection:
         finally:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._stream)
+
+    def _exchange(self) -> Exchange:
+        exchange = Exchange(self._front, self._stream, self._client, self._heads, self._peer)
+        exchange.trusted = self._trusted
+        return exchange
 
     async def _serve_one(self, exchange: Exchange) -> bool:
         """One exchange; whether the connection can carry another."""
@@ -140,7 +151,12 @@ class Connection:
         head = await self._wait_head(exchange)
         if head is None:
             return False
-        exchange.request, exchange.http = parse_request(head)
+        request = exchange.request = parse_request(head)
+        exchange.body = request_body(request)
+        # RFC 9112 section 9.3.
+        exchange.keep_alive = request.version == b"1.1" and b"close" not in request.tokens(
+            b"connection"
+        )
         exchange.take_request_id()
         exchange.target = parse_target(exchange.head.target, exchange.head.value(b"host"))
         return True
@@ -150,22 +166,27 @@ class Connection:
         limits = self._front.limits
         patience = limits.head_timeout if self._first else limits.keep_alive_timeout
         self._first = False
-        if not len(self._heads):
-            self.idle = trio.CancelScope()
-            with trio.move_on_after(patience), self.idle:
+        if len(self._heads):
+            await trio.lowlevel.checkpoint()  # who has sent ahead is not served out of turn
+        else:
+            self.idle = trio.CancelScope(deadline=trio.current_time() + patience)
+            with self.idle:
                 self._heads.feed(await exchange.receive())
             if not len(self._heads):
                 return None
         exchange.enter(Phase.PARSE)
+        head = self._heads.next_head()
+        if head is not None:
+            return head
         with trio.move_on_after(limits.head_timeout):
             while True:
-                head = self._heads.next_head()
-                if head is not None:
-                    return head
                 data = await exchange.receive()
                 if not data:
                     return None
                 self._heads.feed(data)
+                head = self._heads.next_head()
+                if head is not None:
+                    return head
         reason = f"the request head took longer than {limits.head_timeout:g} s"
         raise Refusal(408, reason, cause="slow_head", close=True)
 
@@ -190,32 +211,23 @@ class Connection:
 
     def _finish_body(self, exchange: Exchange) -> None:
         """A body that nobody read: taken if it is all here already, else the connection ends."""
-        http = exchange.http
-        if http is None or http.their_state is not h11.SEND_BODY:
-            return
-        try:
-            http.receive_data(self._heads.take())
-            while not isinstance(event := http.next_event(), h11.EndOfMessage):
-                if event is h11.NEED_DATA:
-                    exchange.keep_alive = False
-                    return
-        except h11.RemoteProtocolError:
-            exchange.keep_alive = False
+        body = exchange.body
+        if body is not None and not body.whole:
+            exchange.take_body(self._heads.take())
+            if not body.whole:
+                exchange.keep_alive = False
 
     async def _close(self, exchange: Exchange) -> bool:
         exchange.enter(Phase.CLOSE)
         self._front.log.exchange(exchange.record())
         if exchange.taken:
             return False
-        http = exchange.http
-        if http is not None and exchange.keep_alive:
-            self._finish_body(exchange)
-            if exchange.keep_alive and http.states == {
-                h11.CLIENT: h11.DONE,
-                h11.SERVER: h11.DONE,
-            }:
-                self._heads.feed(http.trailing_data[0])
-                return not self._front.draining or len(self._heads) > 0
+        if exchange.torn:
+            self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            return False
+        self._finish_body(exchange)
+        if exchange.request is not None and exchange.keep_alive:
+            return not self._front.draining or len(self._heads) > 0
         await self._linger(LINGER_SECONDS)
         return False
 
@@ -225,7 +237,7 @@ class Connection:
                 await self._stream.send_eof()
                 seen = 0
                 while seen < LINGER_BYTES:
-                    data = await self._stream.receive_some(16 * 1024)
+                    data = await self._client.read(LINGER_READ)
                     if not data:
                         return
                     seen += len(data)
@@ -243,6 +255,18 @@ def _is_preflight(exchange: Exchange) -> bool:
         and request.value(b"access-control-request-method") is not None
         and request.value(b"authorization") is None
     )
+
+
+def _is_trusted(peer: str, networks: Networks) -> bool:
+    """Whether a peer is a proxy of the operator's; nobody else can open a Unix socket here."""
+    if peer == "unix":
+        return True
+    try:
+        address = ipaddress.ip_address(peer_address(peer))
+    except ValueError:
+        return False  # it has gone already
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return any((mapped or address) in network for network in networks)
 
 
 def _store_failed() -> Refusal:

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-__all__ = ["Exchange", "Front", "Phase"]
+__all__ = ["Exchange", "Front", "Networks", "Phase", "peer_address"]
 
+import ipaddress
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import h11
 import trio
 
 from relay.errors import Refusal
 from relay.policy.catalog import Catalog, Limits
 from relay.policy.interfaces import Figures, InstancePool, Log, Store
 from relay.policy.routes import Match
+from relay.protocol.chunks import ChunkedBody, LengthBody
 from relay.protocol.http1 import HeadBuffer, Request
 from relay.protocol.target import Target, redacted
 from relay.server import replies
+from relay.server.leg import Leg
 
 if TYPE_CHECKING:
+    from relay.server.bot_pool import BotPool
     from relay.server.calls import Calls
     from relay.server.pumps import Pumps
     from relay.server.sessions import SessionKeeper
+    from relay.server.traffic import Traffic
 
+Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
+
+# Heads and small bodies come in one read of this size.
 RECEIVE_SIZE = 16 * 1024
 # Chunk sizes, extensions and trailers may take so many times what the body may; tiny
 # chunks without extensions fit. Who sends more wants work done, not a body read.
@@ -58,6 +65,7 @@ class Front:
         figures: what has been counted so far. describe: the configuration in force.
         console: content type and bytes of the console's files, by name.
         name: of this node. version: of the daemon. started_at: unix seconds.
+        trusted: networks of peers whose account of a request's way is believed.
     """
 
     catalog: Catalog
@@ -65,6 +73,8 @@ class Front:
     store: Store
     pool: InstancePool
     sessions: SessionKeeper
+    bots: BotPool
+    traffic: Traffic
     pumps: Pumps
     calls: Calls
     log: Log
@@ -79,6 +89,7 @@ class Front:
     version: str
     started_at: float
     admin_token: str | None = None
+    trusted: Networks = ()
     draining: bool = False
     held: Counter[str] = field(default_factory=Counter)
 
@@ -88,10 +99,16 @@ class Exchange:
     """A request on its way through the phases.
 
     `reply` may be called once, and not after `leave`.
+
+    Attributes:
+        body: the request's body, as far as it has been taken; see `take_body`.
+        trusted: the peer's own account of the request's way is believed.
+        torn: the answer broke off where its framing does not show it: the connection is reset.
     """
 
     front: Front
-    stream: trio.abc.HalfCloseableStream
+    stream: trio.SocketStream
+    client: Leg
     heads: HeadBuffer
     peer: str
     request_id: str = ""
@@ -99,7 +116,8 @@ class Exchange:
     request: Request | None = None
     target: Target | None = None
     match: Match | None = None
-    http: h11.Connection | None = None
+    body: LengthBody | ChunkedBody | None = None
+    trusted: bool = False
     session_id: str | None = None
     agent: str | None = None
     cause: str | None = None
@@ -109,6 +127,7 @@ class Exchange:
     keep_alive: bool = True
     taken: bool = False
     client_left: bool = False
+    torn: bool = False
     phase_times: dict[Phase, float] = field(default_factory=dict)
     _entered: float = 0.0
 
@@ -144,12 +163,17 @@ class Exchange:
 
     async def receive(self) -> bytes:
         """The next bytes from the client, b"" at the end; the caller bounds the time."""
-        try:
-            data = await self.stream.receive_some(RECEIVE_SIZE)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return b""
+        data = await self.client.read(RECEIVE_SIZE)
         self.received_bytes += len(data)
-        return bytes(data)
+        return data
+
+    def take_body(self, data: bytes) -> bytes:
+        """The body's part of what came, out of its framing; what is behind it is kept."""
+        assert self.body is not None, "only after the parse phase"
+        piece = self.body.take(data)
+        if self.body.rest:
+            self.heads.feed(self.body.rest)
+        return piece
 
     async def cancel_when_left(self, scope: trio.CancelScope, most: int) -> None:
         """Cancel `scope` when the client goes; keep what it sends meanwhile, `most` bytes."""
@@ -171,54 +195,51 @@ class Exchange:
         length = self.head.value(b"content-length")
         if length is not None and int(length) > limit:
             raise _too_large(limit)
-        assert self.http is not None
-        if self.http.they_are_waiting_for_100_continue and not len(self.heads):
-            go_on = h11.InformationalResponse(status_code=100, headers=[], reason="Continue")
-            await self.send(self.http.send(go_on) or b"")
-        try:
-            with trio.fail_after(self.front.limits.body_timeout):
-                return await self._collect(limit)
-        except trio.TooSlowError:
-            raise Refusal(
-                408, "the request body took too long", cause="slow_body", close=True
-            ) from None
-        except h11.RemoteProtocolError:
-            raise Refusal(
-                400, "the request body is malformed or incomplete", cause="bad_body", close=True
-            ) from None
+        expects = self.head.version == b"1.1" and self.head.tokens(b"expect") != []
+        if expects and self.head.has_body and not len(self.heads):
+            await self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        with trio.move_on_after(self.front.limits.body_timeout):
+            return await self._collect(limit)
+        raise Refusal(408, "the request body took too long", cause="slow_body", close=True)
 
     async def _collect(self, limit: int) -> bytes:
-        http, body = self.http, bytearray()
-        assert http is not None
-        if len(self.heads):
-            http.receive_data(self.heads.take())
+        body = self.body
+        assert body is not None
+        collected = bytearray(self.take_body(self.heads.take()))
         most = self.received_bytes + limit * FRAMING_ROOM
-        while True:
-            event = http.next_event()
-            if event is h11.NEED_DATA:
-                if self.received_bytes > most:
-                    raise _too_large(limit)
-                http.receive_data(await self.receive())
-            elif isinstance(event, h11.Data):
-                body += event.data
-                if len(body) > limit:
-                    raise _too_large(limit)
-            else:
-                return bytes(body)
+        while len(collected) <= limit and not body.whole:
+            data = b"" if body.faulty else await self.receive()
+            if not data:
+                raise Refusal(
+                    400, "the request body is malformed or incomplete", cause="bad_body", close=True
+                )
+            if self.received_bytes > most:
+                raise _too_large(limit)
+            collected += self.take_body(data)
+        if len(collected) > limit:
+            raise _too_large(limit)
+        return bytes(collected)
 
-    async def send(self, data: bytes) -> bool:
-        """Write within the write timeout; a client that is gone or stuck ends the connection.
+    async def send(self, data: bytes | memoryview, patience: float | None = None) -> bool:
+        """Write; a client that is gone, or takes nothing for too long, ends the connection.
+
+        Args:
+            patience: seconds, of the write timeout if not given; counted from the last byte
+                that the client took.
 
         Returns:
             whether all of it was written.
         """
-        with trio.move_on_after(self.front.limits.write_timeout):
-            try:
-                await self.stream.send_all(data)
-                self.sent_bytes += len(data)
+        size = len(data)
+        while (taken := self.client.write_now(data)) is not None:
+            self.sent_bytes += taken
+            if taken == size:
                 return True
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
+            data, size = memoryview(data)[taken:], size - taken
+            with trio.move_on_after(patience or self.front.limits.write_timeout) as waiting:
+                await self.client.wait_writable()
+            if waiting.cancelled_caught:
+                break
         self.keep_alive = False
         return False
 
@@ -233,22 +254,9 @@ class Exchange:
         """Answer the request: with JSON of our own, or with what a bot said, `passed` on."""
         self.status = status
         fields = replies.fields(self, body, headers, passed=passed)
-        await self.send(self._answer(status, body, fields))
-
-    def _answer(self, status: int, body: bytes | None, fields: list[tuple[bytes, bytes]]) -> bytes:
-        http, request = self.http, self.request
-        if http is None or http.our_state is not h11.SEND_RESPONSE:
-            # No request could be parsed: h11 has no exchange to answer.
-            self.keep_alive = False
-            return replies.raw(status, fields, body)
-        data = http.send(
-            h11.Response(status_code=status, headers=fields, reason=replies.reason(status))
-        )
-        parts = [data or b""]
-        if body and request is not None and request.method != b"HEAD":
-            parts.append(http.send(h11.Data(data=body)) or b"")
-        parts.append(http.send(h11.EndOfMessage()) or b"")
-        return b"".join(parts)
+        if status == 204 or (self.request is not None and self.request.method == b"HEAD"):
+            body = None
+        await self.send(replies.raw(status, replies.reason(status), fields) + (body or b""))
 
     def record(self) -> dict[str, object]:
         """What a log line may say of this exchange."""
@@ -286,3 +294,8 @@ def _too_large(limit: int) -> Refusal:
         cause="request_too_large",
         close=True,
     )
+
+
+def peer_address(peer: str) -> str:
+    """The address in the name of a peer, without its port; "" for a Unix socket."""
+    return "" if peer == "unix" else peer.rpartition(":")[0].partition("%")[0]

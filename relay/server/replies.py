@@ -85,17 +85,16 @@ def fields(
     return result
 
 
-def passed_fields(exchange: Exchange, passed: Fields, length: bytes | None) -> list[Field]:
+def passed_fields(exchange: Exchange, passed: Fields, framing: Fields) -> list[Field]:
     """The fields of a bot's answer that is passed on while it comes.
 
     Args:
         passed: the bot's end-to-end fields, names in lower case.
-        length: of the body, where the bot has named it.
+        framing: what says how the body ends.
     """
     result = [field for field in passed if field[0] not in OWN_FIELDS]
     _add_cors(result, exchange)
-    if length is not None:
-        result.append((b"content-length", length))
+    result.extend(framing)
     result.append((b"x-request-id", exchange.request_id.encode("ascii")))
     if exchange.session_id is not None:
         result.append((b"x-daily-session-id", exchange.session_id.encode("ascii")))
@@ -143,7 +142,7 @@ def _allowed(exchange: Exchange) -> bytes | None:
     return origin if origin is not None and origin.decode("latin-1") in origins else None
 
 
-def raw(status: int, fields: Fields, body: bytes | None) -> bytes:
-    """An answer without h11, for a request that h11 has not seen or could not parse."""
-    head = b"".join(b"%s: %s\r\n" % field for field in fields)
-    return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, reason(status), head, body or b"")
+def raw(status: int, phrase: bytes, fields: Fields) -> bytes:
+    """The head of an answer, from validated values (RFC 9112 section 4)."""
+    lines = b"".join([b"%s: %s\r\n" % field for field in fields])
+    return b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, phrase, lines)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 __all__ = ["SESSION_POLL", "SessionLookup"]
 
+import os
+
 import trio
 
 from relay.errors import Refusal
 from relay.policy.catalog import Agent
 from relay.policy.routes import is_session_id
 from relay.policy.sessions import Session, SessionState
+from relay.protocol.forwarding import TRACE_BYTES, Hop
+from relay.protocol.headers import Field, for_bot
 from relay.protocol.target import canonical_path, is_reserved
-from relay.server.exchange import Exchange
+from relay.server.exchange import Exchange, peer_address
 from relay.server.start import no_session, public_agent
 
 # A request that waits for its session looks into the store so often, in seconds: a
@@ -49,24 +53,21 @@ class SessionLookup:
         """The session once a bot holds it; bounded by the agent's `attach_timeout`.
 
         Raises:
-            Refusal: 404 for none that lives, 409 for a path that it cannot serve, 429 and
-                503 for a wait that may not begin or was in vain.
+            Refusal: as `find`, and 429 and 503 for a wait that may not begin or was in vain.
             StoreError: it can't be looked up.
         """
-        session = await self._find()
-        self._exchange.session_id = session.id
-        if canonical_path(self.path) == OFFER and session.transport == "websocket":
-            raise Refusal(
-                409,
-                "this session was started over WebSocket; offers are for sessions over HTTP",
-                cause="not_over_http",
-            )
+        session = await self.find()
         if session.state is not SessionState.ACTIVE:
             session = await self._wait_active()
         return session
 
-    async def _find(self) -> Session:
-        """The session that the path names; it lives, and is of this agent."""
+    async def find(self) -> Session:
+        """The session that the path names, as the store has it now: it lives, and is of this agent.
+
+        Raises:
+            Refusal: 404 for none that lives, 409 for a path that it cannot serve.
+            StoreError: it can't be looked up.
+        """
         session_id = self._exchange.names["session"].lower()
         session = None
         if is_session_id(session_id):
@@ -77,7 +78,29 @@ class SessionLookup:
             or session.state is SessionState.ENDED
         ):
             raise no_session()
+        self._exchange.session_id = session.id
+        if session.transport == "websocket" and canonical_path(self.path) == OFFER:
+            raise Refusal(
+                409,
+                "this session was started over WebSocket; offers are for sessions over HTTP",
+                cause="not_over_http",
+            )
         return session
+
+    @property
+    def target(self) -> bytes:
+        """Path and query for the bot, as the client sent them."""
+        exchange = self._exchange
+        return self.path + (b"?" + exchange.url.query if b"?" in exchange.head.target else b"")
+
+    def fields_for_bot(self) -> list[Field]:
+        """The fields that the request brings the bot, without Host and framing."""
+        exchange = self._exchange
+        head = exchange.head
+        assert exchange.session_id is not None, "only once the session is found"
+        hop = Hop(peer_address(exchange.peer), exchange.trusted, head.value(b"host"), head.version)
+        random = os.urandom(TRACE_BYTES)
+        return for_bot(head, exchange.session_id, exchange.request_id, hop, random)
 
     async def _wait_active(self) -> Session:
         """The session once a bot holds it."""
@@ -95,7 +118,7 @@ class SessionLookup:
             with trio.move_on_after(agent.attach_timeout):
                 while True:
                     await trio.sleep(SESSION_POLL)
-                    session = await self._find()
+                    session = await self.find()
                     if session.state is SessionState.ACTIVE:
                         return session
         finally:

@@ -15,7 +15,6 @@ from relay.errors import Refusal
 from relay.policy.catalog import Address
 from relay.policy.sessions import Session, SessionState
 from relay.protocol.handshake import BotAnswer, BotRefusal, asks_for_websocket, check_upgrade
-from relay.protocol.headers import for_bot
 from relay.server.bot_websocket import BotWebSocket, bot_silent
 from relay.server.connection import Handler
 from relay.server.exchange import Exchange
@@ -27,6 +26,8 @@ from relay.server.upstream import open_bot
 
 # What is left of a session that should have ended just now: a limit of 0 would be none.
 LEAST_SECONDS = 0.001
+# No trailers follow an upgrade.
+NOT_IN_UPGRADES = (b"connection", b"te")
 
 
 def session_api(exchange: Exchange) -> Handler:
@@ -78,7 +79,9 @@ class SessionWebSocket(BotWebSocket):
             self._bot = await open_bot(address)
             if self._bot is None:
                 raise Refusal(502, "the session's bot cannot be connected", cause="bot_unreachable")
-            return await self._shake_hands(self._bot, address, self._target(), self._fields())
+            return await self._shake_hands(
+                self._bot, address, self._lookup.target.decode("ascii"), self._fields()
+            )
         raise bot_silent(agent)
 
     async def _still_active(self, session_id: str) -> Session:
@@ -88,17 +91,14 @@ class SessionWebSocket(BotWebSocket):
             raise no_session()
         return session
 
-    def _target(self) -> str:
-        """Path and query for the bot, as the client sent them."""
-        exchange = self._exchange
-        query = b"?" + exchange.url.query if b"?" in exchange.head.target else b""
-        return (self._lookup.path + query).decode("ascii")
-
     def _fields(self) -> list[tuple[bytes, bytes]]:
         """The same fields that any request of the Session API brings, but the handshake's."""
-        exchange = self._exchange
-        fields = for_bot(exchange.head, self._session.id, exchange.request_id)
-        return [field for field in fields if not field[0].startswith(b"sec-websocket-")]
+        fields = self._lookup.fields_for_bot()
+        return [
+            field
+            for field in fields
+            if not field[0].startswith(b"sec-websocket-") and field[0] not in NOT_IN_UPGRADES
+        ]
 
     async def relay(self) -> None:
         answer = self._answer

@@ -27,6 +27,7 @@ from relay.pump.channel import Finished
 from relay.server.callers import Caller, session_over, token_used
 from relay.server.placement import Placement
 from relay.server.side_tunnels import SideTunnels, is_side
+from relay.server.traffic import Traffic
 
 T = TypeVar("T")
 
@@ -55,6 +56,7 @@ class SessionKeeper:
         limits: Limits,
         store: Store,
         pool: InstancePool,
+        traffic: Traffic,
         log: Log,
         now: Callable[[], float],
         nursery: trio.Nursery,
@@ -63,6 +65,7 @@ class SessionKeeper:
         self._limits = limits
         self._store = store
         self._pool = pool
+        self._traffic = traffic
         self._log = log
         self._now = now
         self._nursery = nursery
@@ -245,6 +248,9 @@ class SessionKeeper:
         session = await self._store.end(session_id, end, self._now())
         if session is not None:
             self._log.session_end(session)
+            agent = self._catalog.agents.get(session.agent)
+            # The bot may be given to another session after that time.
+            self._traffic.session_ended(session_id, agent.settle_time if agent else 0.0)
         return session
 
     async def _settle(

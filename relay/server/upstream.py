@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BotConnection", "open_bot"]
+__all__ = ["CONNECT_TIMEOUT", "FAMILIES", "BotConnection", "address_family", "open_bot"]
 
 import ipaddress
 from typing import Protocol
@@ -94,18 +94,25 @@ async def open_bot(address: BotAddress) -> BotConnection | None:
 
 
 async def _connect(address: BotAddress) -> trio.SocketStream:
-    try:
-        family = FAMILIES[ipaddress.ip_address(address.host).version]
-    except ValueError:
+    version = address_family(address.host)
+    if version is None:
         return await trio.open_tcp_stream(address.host, address.port)
     # One address leaves nothing to choose: 70 us less than a race for the best (measured).
-    sock = trio.socket.socket(family, trio.socket.SOCK_STREAM)
+    sock = trio.socket.socket(FAMILIES[version], trio.socket.SOCK_STREAM)
     try:
         await sock.connect((address.host, address.port))
         return trio.SocketStream(sock)
     except BaseException:
         sock.close()
         raise
+
+
+def address_family(host: str) -> int | None:
+    """4 or 6, the IP version of an address; None for a name."""
+    try:
+        return ipaddress.ip_address(host).version
+    except ValueError:
+        return None
 
 
 def _died() -> Refusal:

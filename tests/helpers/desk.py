@@ -18,6 +18,7 @@ from relay.policy.interfaces import Places, Store
 from relay.policy.sessions import Session, SessionState
 from relay.server.callers import Caller
 from relay.server.sessions import SessionKeeper
+from relay.server.traffic import Traffic
 from relay.store.sqlite import SQLiteStore
 
 A, B = "http://127.0.0.1:1", "http://127.0.0.1:2"
@@ -142,8 +143,9 @@ class Desk:
         organization = Organization("acme", (), (), ())
         catalog = Catalog({"acme": organization}, {agent.name: agent for agent in agents})
         front: Store = self.breakable  # type: ignore[assignment]
+        traffic = Traffic(limits.session_requests)
         self.keeper = SessionKeeper(
-            catalog, limits, front, self.pool, self.log, lambda: self.now, nursery
+            catalog, limits, front, self.pool, traffic, self.log, lambda: self.now, nursery
         )
 
     def break_store(self) -> None:

@@ -32,7 +32,7 @@ def upgrade_request(
     for name, value in {**FIELDS, **(changed or {})}.items():
         values = value if isinstance(value, list) else [] if value is None else [value]
         lines += [name.encode() + b": " + one for one in values]
-    return parse_request(b"\r\n".join((*lines, b"", b"")))[0]
+    return parse_request(b"\r\n".join((*lines, b"", b"")))
 
 
 def ask_wsproto(request: Request) -> WsRequest:

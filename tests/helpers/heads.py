@@ -39,7 +39,7 @@ def read(chunks: Iterable[bytes], limits: HeadLimits = LIMITS) -> Outcome:
         for chunk in chunks:
             buffer.feed(chunk)
             while (head := buffer.next_head()) is not None:
-                requests.append(parse_request(head)[0])
+                requests.append(parse_request(head))
                 heads.append(head)
     except Refusal as refusal:
         return Outcome.of(heads, requests, refusal)

@@ -166,14 +166,18 @@ class ScriptedBot:
         self._threads[0].join(PATIENCE)
         self._listener.close()
 
-    def close(self) -> None:
-        """End every conversation and every thread."""
-        self.stop_listening()
+    def hang_up(self) -> None:
+        """End every conversation."""
         for sock in list(self._open):
             try:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # its script has ended it
+
+    def close(self) -> None:
+        """End every conversation and every thread."""
+        self.stop_listening()
+        self.hang_up()
         for thread in self._threads:
             thread.join(PATIENCE)
             assert not thread.is_alive(), "a script does not end"

@@ -76,7 +76,7 @@ def heads(draw: st.DrawFn) -> bytes:
 @given(heads())
 def test_what_is_taken_wsproto_takes_too(head: bytes) -> None:
     with suppress(Refusal):
-        request, _ = parse_request(head)
+        request = parse_request(head)
         upgrade = check_upgrade(request)
         event = ask_wsproto(request)
         assert tuple(event.subprotocols) == upgrade.subprotocols

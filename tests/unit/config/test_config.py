@@ -53,6 +53,7 @@ def test_smallest_file_has_the_documented_defaults(file: ConfigFile) -> None:
     }
     assert config.catalog.organizations["acme"].public_keys == (PUBLIC,)
     assert config.catalog.cors_origins == ("*",)
+    assert config.trusted_proxies == ()
 
 
 def test_all_keys_reach_their_values(file: ConfigFile) -> None:
@@ -65,6 +66,7 @@ def test_all_keys_reach_their_values(file: ConfigFile) -> None:
     pumps = 4
     runtime_dir = "run"
     cors_origins = ["https://App.example.com", "http://localhost:3000"]
+    trusted_proxies = ["10.0.0.0/8", "fd00::/8", "192.0.2.1"]
     log_level = "debug"
     log_format = "json"
     [limits]
@@ -96,6 +98,11 @@ def test_all_keys_reach_their_values(file: ConfigFile) -> None:
     assert config.pumps == 4
     assert config.runtime_dir == file.directory / "run"
     assert config.catalog.cors_origins == ("https://app.example.com", "http://localhost:3000")
+    assert [str(each) for each in config.trusted_proxies] == [
+        "10.0.0.0/8",
+        "fd00::/8",
+        "192.0.2.1/32",
+    ]
     assert (config.log_level, config.log_format) == ("debug", "json")
     assert config.limits == Limits(reservation_timeout=12.5, max_connections=500)
     assert config.limits.reservation_timeout == 12.5

@@ -180,6 +180,19 @@ def test_origins_refuse_other_forms(file: ConfigFile, origins: str, where: str) 
 
 
 @pytest.mark.parametrize(
+    ("proxies", "where"),
+    [
+        ("['10.0.0.1/8']", "trusted_proxies[0]"),
+        ("['10.0.0.0/8', 'proxy.example']", "trusted_proxies[1]"),
+        ("'10.0.0.0/8'", "trusted_proxies"),
+    ],
+)
+def test_trusted_proxies_refuse_other_forms(file: ConfigFile, proxies: str, where: str) -> None:
+    (line,) = file.problems(server(f"trusted_proxies = {proxies}"))
+    assert line.startswith(f"server.{where}: ")
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "redis://u:hunter2@h:1/0",

@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import Refusal
-from relay.protocol.bot_http import MAX_BOT_HEAD, BotEnd, BotHead, BotTalk
+from relay.protocol.bot_http import (
+    MAX_BOT_HEAD,
+    MAX_INTERIM,
+    BotEnd,
+    BotHead,
+    BotTalk,
+    request_head,
+)
 from relay.protocol.http1 import Request
 
 END = BotEnd.END
 Event = BotHead | bytes | BotEnd
-
-
-def talk(method: bytes = b"GET", *fields: tuple[bytes, bytes], version: bytes = b"1.1") -> BotTalk:
-    request = Request(method, b"/ignored", version, fields)
-    return BotTalk(request, b"/a%20b?c=+", "127.0.0.1:1", "the-session", "the-request")
 
 
 def events(bot: BotTalk) -> list[Event]:
@@ -31,8 +33,7 @@ def read(
     data: bytes, *, method: bytes = b"GET", size: int = 0, closes: bool = False
 ) -> list[Event]:
     """The events of an answer that comes whole, or in pieces; pieces of body are joined."""
-    bot = talk(method)
-    _ = bot.end()
+    bot = BotTalk(method)
     found: list[Event] = []
     for at in range(0, len(data), size or len(data)):
         bot.receive(data[at : at + (size or len(data))])
@@ -55,56 +56,19 @@ def head(status: int, *fields: tuple[bytes, bytes], reason: bytes = b"OK") -> Bo
 # --- the request ---
 
 
-def lines(bot: BotTalk) -> list[bytes]:
-    return bot.head.removesuffix(b"\r\n\r\n").split(b"\r\n")
-
-
-OWN = [
-    b"host: 127.0.0.1:1",
-    b"x-daily-session-id: the-session",
-    b"x-request-id: the-request",
-    b"connection: close",
-]
-
-
-def test_the_head_of_a_request() -> None:
-    bot = talk(
-        b"GET",
-        (b"host", b"relay"),
-        (b"authorization", b"Bearer pk"),
-        (b"cookie", b"a=b"),
-        (b"connection", b"x-hop, keep-alive"),
-        (b"x-hop", b"1"),
-        (b"x-request-id", b"theirs"),
-        (b"x-daily-session-id", b"forged"),
-        (b"expect", b"100-continue"),
-    )
-    first, *fields = lines(bot)
-    assert first == b"GET /a%20b?c=+ HTTP/1.1"
-    assert sorted(fields) == sorted([*OWN, b"cookie: a=b"])
-    assert bot.end() == b""
-
-
 @pytest.mark.parametrize(
-    ("sent", "framing", "body"),
+    ("sent", "framing"),
     [
-        ((b"content-length", b"005"), b"content-length: 5", b"hello"),
-        ((b"transfer-encoding", b"Chunked"), b"transfer-encoding: chunked", b"5\r\nhello\r\n"),
+        ((), b""),
+        (((b"content-length", b"005"),), b"content-length: 5\r\n"),
+        (((b"transfer-encoding", b"Chunked"),), b"transfer-encoding: chunked\r\n"),
     ],
 )
-def test_the_framing_of_a_request_is_made_anew(
-    sent: tuple[bytes, bytes], framing: bytes, body: bytes
-) -> None:
-    bot = talk(b"POST", sent, (b"expect", b"100-continue"))
-    assert sorted(lines(bot)[1:]) == sorted([*OWN, framing, b"expect: 100-continue"])
-    assert bot.body(b"hello") == body
-    assert bot.end() == (b"0\r\n\r\n" if b"chunked" in framing else b"")
-
-
-def test_http_1_0_expects_nothing() -> None:
-    fields = (b"content-length", b"5"), (b"expect", b"100-continue")
-    assert not any(
-        line.startswith(b"expect") for line in lines(talk(b"PUT", *fields, version=b"1.0"))
+def test_the_head_of_a_request(sent: tuple[tuple[bytes, bytes], ...], framing: bytes) -> None:
+    request = Request(b"POST", b"/ignored", b"1.1", (*sent, (b"x-not", b"given")))
+    head = request_head(request, b"/a%20b?c=+", "bot:1", [(b"x-a", b"caf\xe9")])
+    assert (
+        head == b"POST /a%20b?c=+ HTTP/1.1\r\nhost: bot:1\r\nx-a: caf\xe9\r\n" + framing + b"\r\n"
     )
 
 
@@ -128,7 +92,12 @@ ANSWERS = {
         END,
     ],
     b"HTTP/1.0 503 Not caf\xe9\r\nX-A:\t b \r\nX-A:\r\nContent-Length: 0\r\n\r\n": [
-        head(503, (b"x-a", b"b"), (b"x-a", b""), (b"content-length", b"0"), reason=b"Not caf\xe9"),
+        BotHead(
+            503,
+            b"Not caf\xe9",
+            ((b"x-a", b"b"), (b"x-a", b""), (b"content-length", b"0")),
+            version=b"1.0",
+        ),
         END,
     ],
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 204 OK\r\n\r\n": [
@@ -154,8 +123,9 @@ def test_an_answer_to_head_has_no_body() -> None:
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 def test_an_answer_without_framing_lasts_to_the_end(version: bytes) -> None:
     data = b"HTTP/%s 200 OK\r\n\r\nhi" % version
-    assert read(data) == [head(200), b"hi"]
-    assert read(data, closes=True) == [head(200), b"hi", END]
+    found = BotHead(200, b"OK", (), version)
+    assert read(data) == [found, b"hi"]
+    assert read(data, closes=True) == [found, b"hi", END]
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -191,7 +161,12 @@ BAD = [
     OK + b"X\r\n\r\n",
     OK + b": a\r\n\r\n",
     OK + b"X: " + b"a" * MAX_BOT_HEAD,
+    b"HTTP/1.1 103 Early\r\n\r\n" * (MAX_INTERIM + 1),
     OK + b"Transfer-Encoding: chunked\r\n\r\nxx\r\n",
+    OK + b"Transfer-Encoding: chunked\r\n\r\n1\nh",
+    OK + b"Transfer-Encoding: chunked\r\n\r\n1 \r\nh",
+    OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\nA: b\n\r\n",
+    OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 1\r\n\r\n",
     OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\nhello\r\n",
 ]
 
@@ -226,3 +201,62 @@ def test_an_answer_that_ends_early(data: bytes) -> None:
 
 def test_what_follows_an_answer_is_not_read() -> None:
     assert read(OK + b"Content-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")[-1] is END
+
+
+def test_trailers_come_with_the_end() -> None:
+    bot = BotTalk(b"GET")
+    bot.receive(OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\nh\r\n0\r\nX-Sum:  a b \r\nY:\r\n\r\n")
+    assert events(bot)[-1] is END
+    assert list(bot.trailers) == [(b"x-sum", b"a b"), (b"y", b"")]
+
+
+def test_what_passes_by_needs_no_decoding() -> None:
+    bot = BotTalk(b"GET")
+    bot.receive(OK + b"Content-Length: 10\r\n\r\n")
+    assert bot.passing == 0  # a head may hold anything
+    events(bot)
+    assert bot.passing == 10
+    bot.passed(8)
+    bot.receive(b"ab")
+    assert bot.passing == 0
+    assert events(bot) == [b"ab", END]
+
+
+# --- another request on the same connection ---
+
+WHOLE = OK + b"Content-Length: 2\r\n\r\nhi"
+REUSABLE = {
+    WHOLE: True,
+    OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\nh\r\n0\r\nX: y\r\n\r\n": True,
+    b"HTTP/1.1 204 No Content\r\n\r\n": True,
+    b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n": True,
+    b"HTTP/1.1 100 Continue\r\n\r\n" + WHOLE: True,
+    WHOLE.replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n"): True,
+    WHOLE + b"x": False,
+    WHOLE + OK: False,
+    WHOLE[:-1]: False,
+    WHOLE.replace(b"1.1", b"1.0"): False,
+    WHOLE.replace(b"\r\n\r\n", b"\r\nConnection: x, Close\r\n\r\n"): False,
+    WHOLE.replace(b"\r\n\r\n", b"\r\nConnection: x\r\nConnection: close\r\n\r\n"): False,
+    OK + b"\r\nhi": False,
+    b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n": False,
+    b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n": False,
+}
+
+
+@pytest.mark.parametrize("data", REUSABLE)
+def test_a_connection_is_used_again_only_without_doubt(data: bytes) -> None:
+    bot = BotTalk(b"GET")
+    assert bot.untouched
+    bot.receive(data)
+    events(bot)
+    assert not bot.untouched
+    assert bot.reusable == REUSABLE[data]
+
+
+def test_a_connection_that_has_closed_is_not_used_again() -> None:
+    bot = BotTalk(b"GET")
+    bot.receive(WHOLE)
+    bot.receive(b"")
+    assert events(bot)[-1] is END
+    assert not bot.reusable

@@ -1,9 +1,9 @@
-"""An exchange between a client and a bot over streams in memory: its waits and its bounds."""
+"""An exchange between a client and a bot over socket pairs: its waits and its bounds."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,13 +14,15 @@ import trio.testing
 from relay.errors import Refusal
 from relay.policy.catalog import Catalog, Limits
 from relay.protocol.bot_http import BotTalk
-from relay.protocol.http1 import HeadBuffer, HeadLimits, parse_request
-from relay.server.bot_exchange import HEAD_TIMEOUT, MAX_AHEAD, RECEIVE_SIZE, BotExchange
-from relay.server.exchange import Exchange, Front
+from relay.protocol.http1 import HeadBuffer, HeadLimits, parse_request, request_body
+from relay.server.bot_exchange import HEAD_TIMEOUT, MAX_AHEAD, BotExchange
+from relay.server.exchange import RECEIVE_SIZE, Exchange, Front
+from relay.server.leg import Leg
+from relay.server.traffic import Traffic
 
 GET = b"GET /x HTTP/1.1\r\nHost: relay\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: relay\r\nContent-Length: 3\r\n\r\n"
-Stream = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
+SESSION = "session"
 
 
 @dataclass
@@ -28,8 +30,9 @@ class Stage:
     """Both ends that are not the daemon's, and what became of the exchange."""
 
     exchange: Exchange
-    client: Stream
-    bot: Stream
+    client: trio.SocketStream
+    bot: trio.SocketStream
+    traffic: Traffic
     refusal: Refusal | None = None
     seconds: float = 0.0
 
@@ -44,24 +47,36 @@ async def exchanging(request: bytes) -> AsyncIterator[Stage]:
     """An exchange that runs beside the block, and has ended behind it."""
     parts = {name: nothing() for name in Front.__slots__}
     parts |= {"catalog": Catalog({}, {}), "limits": Limits(), "draining": False}
-    client, ours = trio.testing.memory_stream_pair()
-    to_bot, bot = trio.testing.memory_stream_pair()
-    exchange = Exchange(Front(**parts), ours, HeadBuffer(HeadLimits(1000, 1000, 10)), "peer")
-    exchange.request, exchange.http = parse_request(request)
-    talk = BotTalk(exchange.request, b"/x", "bot:1", "session", "request")
-    stage = Stage(exchange, client, bot)
+    client, ours, to_bot, bot = await _sockets()
+    heads = HeadBuffer(HeadLimits(1000, 1000, 10))
+    leg = Leg(ours.socket.fileno())
+    exchange = Exchange(Front(**parts), ours, leg, heads, "peer")
+    exchange.request = parse_request(request)
+    exchange.body = request_body(exchange.request)
+    traffic = Traffic(1)
+    assert traffic.begin_now(SESSION)
+    stage = Stage(exchange, client, bot, traffic)
+    talk, to = BotTalk(exchange.request.method), Leg(to_bot.socket.fileno())
 
     async def run() -> None:
         start = trio.current_time()
         try:
-            await BotExchange(exchange, to_bot, talk).run()
+            await BotExchange(exchange, to, talk, b"the request").run(traffic, SESSION)
         except Refusal as refusal:
             stage.refusal = refusal
         stage.seconds = trio.current_time() - start
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-        yield stage
+    async with client, ours, to_bot, bot:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            yield stage
+        traffic.end(SESSION)
+
+
+async def _sockets() -> tuple[trio.SocketStream, ...]:
+    """Client, the daemon's two ends, bot."""
+    pairs = (*trio.socket.socketpair(), *trio.socket.socketpair())
+    return tuple(trio.SocketStream(each) for each in pairs)
 
 
 async def test_a_bot_that_says_nothing_is_504(autojump_clock: trio.testing.MockClock) -> None:
@@ -69,7 +84,7 @@ async def test_a_bot_that_says_nothing_is_504(autojump_clock: trio.testing.MockC
         pass
     assert stage.refusal is not None
     assert (stage.refusal.status, stage.refusal.cause) == (504, "bot_timeout")
-    assert stage.seconds == pytest.approx(HEAD_TIMEOUT)
+    assert stage.seconds == pytest.approx(HEAD_TIMEOUT, abs=0.1)
 
 
 async def test_interim_answers_are_no_answer(autojump_clock: trio.testing.MockClock) -> None:
@@ -78,7 +93,7 @@ async def test_interim_answers_are_no_answer(autojump_clock: trio.testing.MockCl
         await stage.bot.send_all(b"HTTP/1.1 103 Early\r\n\r\n")
     assert stage.refusal is not None
     assert stage.refusal.status == 504
-    assert stage.seconds == pytest.approx(HEAD_TIMEOUT)
+    assert stage.seconds == pytest.approx(HEAD_TIMEOUT, abs=0.1)
 
 
 async def test_a_body_that_does_not_come_is_408(autojump_clock: trio.testing.MockClock) -> None:
@@ -98,9 +113,10 @@ async def test_an_answer_that_has_begun_may_take_for_ever(
         await stage.bot.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na")
         await trio.sleep(HEAD_TIMEOUT * 100)
         await stage.bot.send_all(b"b")
+        await trio.testing.wait_all_tasks_blocked()
+        assert bytes(await stage.client.receive_some()).endswith(b"\r\n\r\nab")
     assert (stage.refusal, stage.exchange.cause) == (None, None)
     assert stage.exchange.keep_alive
-    assert bytes(await stage.client.receive_some()).endswith(b"\r\n\r\nab")
 
 
 async def test_a_client_that_sends_ahead_is_read_within_a_bound() -> None:
@@ -110,21 +126,55 @@ async def test_a_client_that_sends_ahead_is_read_within_a_bound() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert stage.exchange.received_bytes < MAX_AHEAD + RECEIVE_SIZE
         await stage.bot.send_all(b"HTTP/1.1 204 No Content\r\n\r\n")
-    http = stage.exchange.http
-    assert http is not None
-    assert http.trailing_data[0] == ahead[: stage.exchange.received_bytes]
+    assert stage.exchange.heads.take() == ahead[: stage.exchange.received_bytes]
 
 
 async def test_a_whole_answer_counts_even_if_the_client_leaves_with_it() -> None:
     async with exchanging(GET) as stage:
+        await stage.bot.send_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await stage.client.send_eof()
+    assert (stage.refusal, stage.exchange.cause, stage.exchange.status) == (None, None, 204)
 
-        async def leave() -> None:
-            stage.client.send_stream.close()  # in the moment in which the answer is out
 
-        ours = cast(Stream, stage.exchange.stream)
-        ours.send_stream.send_all_hook = leave
+async def test_the_end_of_its_session_ends_it(autojump_clock: trio.testing.MockClock) -> None:
+    async with exchanging(GET) as stage:
+        await stage.bot.send_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await trio.sleep(1)
+        stage.traffic.session_ended(SESSION, 0.5)
+    assert stage.refusal is not None
+    assert (stage.refusal.status, stage.refusal.cause) == (404, "session_ended")
+    assert stage.seconds == pytest.approx(1.5)
+
+
+async def test_an_answer_may_finish_after_the_end_of_its_session(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with exchanging(GET) as stage:
+        await trio.sleep(1)
+        stage.traffic.session_ended(SESSION, 0.5)
+        await trio.sleep(0.4)
         await stage.bot.send_all(b"HTTP/1.1 204 No Content\r\n\r\n")
     assert (stage.refusal, stage.exchange.cause, stage.exchange.status) == (None, None, 204)
+
+
+async def test_a_reader_may_pause_but_not_for_ever(autojump_clock: trio.testing.MockClock) -> None:
+    size = 64 * 1024 * 1024
+    async with exchanging(GET) as stage:
+
+        async def answer() -> None:
+            with suppress(trio.BrokenResourceError):
+                await stage.bot.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+                await stage.bot.send_all(bytes(size))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer)
+            await trio.sleep(Limits().pause_timeout * 0.9)
+            for _ in range(100):
+                await stage.client.receive_some(65536)
+            await trio.sleep(Limits().pause_timeout * 1.1)
+            nursery.cancel_scope.cancel()
+    assert stage.exchange.cause == "client_left"
+    assert stage.seconds == pytest.approx(Limits().pause_timeout * 1.9)
 
 
 async def test_whoever_cancels_ends_it_at_once() -> None:
