@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["Log", "configure"]
 
+from datetime import UTC, datetime
 from typing import Literal, TextIO
 
 import msgspec
@@ -40,7 +41,8 @@ def configure(form: Literal["auto", "console", "json"], level: str, output: Text
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
     )
-    return Log(logger)
+    direct = None if console or LEVELS[level] > LEVELS["info"] else output
+    return Log(logger, direct)
 
 
 def _json(value: object, **_options: object) -> str:
@@ -48,10 +50,18 @@ def _json(value: object, **_options: object) -> str:
 
 
 class Log:
-    """`relay.policy.interfaces.Log` over structlog."""
+    """`relay.policy.interfaces.Log` over structlog.
 
-    def __init__(self, logger: structlog.typing.FilteringBoundLogger) -> None:
+    Args:
+        direct: where lines of exchanges go as JSON without structlog, which takes five
+            times as long; None where they need its rendering or its filter.
+    """
+
+    def __init__(
+        self, logger: structlog.typing.FilteringBoundLogger, direct: TextIO | None = None
+    ) -> None:
         self._logger = logger
+        self._direct = direct
 
     def event(self, name: str, **fields: object) -> None:
         self._logger.info(name, **fields)
@@ -67,7 +77,14 @@ class Log:
 
     def exchange(self, fields: dict[str, object]) -> None:
         status = fields.get("status")
-        if isinstance(status, int) and status >= 500:
+        failed = isinstance(status, int) and status >= 500
+        if self._direct is not None:
+            level = "warning" if failed else "info"
+            stamp = datetime.now(UTC).isoformat()[: -len("+00:00")] + "Z"
+            line = {**fields, "event": "exchange", "level": level, "timestamp": stamp}
+            self._direct.write(msgspec.json.encode(line).decode() + "\n")
+            self._direct.flush()
+        elif failed:
             self._logger.warning("exchange", **fields)
         elif fields.get("route") in POLLED and status == 200:
             self._logger.debug("exchange", **fields)

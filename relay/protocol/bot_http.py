@@ -61,7 +61,10 @@ class BotHead:
 
     def value(self, name: bytes) -> bytes | None:
         """The value of the first field line of this name."""
-        return next((value for key, value in self.fields if key == name), None)
+        for key, value in self.fields:
+            if key == name:
+                return value
+        return None
 
 
 class BotEnd(Enum):

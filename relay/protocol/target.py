@@ -206,6 +206,8 @@ def _origin_form(target: bytes, host: bytes | None) -> bytes:
 
 def _segment(raw: bytes) -> str:
     """One path segment, decoded; refused when it could be read as more or less than one."""
+    if b"%" not in raw and raw not in (b".", b".."):
+        return raw.decode("ascii")  # a slash, a backslash and NUL are no longer in it
     decoded = unquote_to_bytes(raw)
     if _SEPARATOR.search(decoded):
         _refuse("separator", "the path has an escaped slash, backslash or NUL; none may be in it")

@@ -67,8 +67,9 @@ class BotExchange:
         # What is wrong with the answer: told when all in front of it has been passed on.
         self._fault: Refusal | None = None
         self._failure: Refusal | None = None
-        self._patience = trio.CancelScope()
-        self._all = trio.CancelScope()
+        # The time for a head, and everything; only where it takes time.
+        self._patience: trio.CancelScope | None = None
+        self._all: trio.CancelScope | None = None
 
     @property
     def reusable(self) -> bool:
@@ -102,7 +103,7 @@ class BotExchange:
             exchange.cause, exchange.keep_alive = "client_left", False
         elif self._failure is not None:
             raise self._failure
-        elif self._patience.cancelled_caught:
+        elif self._patience is not None and self._patience.cancelled_caught:
             raise self._too_late()
         else:
             raise Refusal(404, "the session has ended", cause="session_ended")
@@ -110,7 +111,7 @@ class BotExchange:
     async def _take_time(self, traffic: Traffic, session_id: str) -> None:
         """The same with both ways at a time, until one of all the ends comes."""
         async with trio.open_nursery() as nursery:
-            self._all = nursery.cancel_scope
+            self._all, self._patience = nursery.cancel_scope, trio.CancelScope()
             traffic.watch(session_id, nursery.cancel_scope)
             try:
                 self._be_patient()
@@ -125,7 +126,7 @@ class BotExchange:
                 traffic.unwatch(session_id, nursery.cancel_scope)
 
     def _be_patient(self) -> None:
-        if self._exchange.status is None:
+        if self._patience is not None and self._exchange.status is None:
             self._patience.deadline = trio.current_time() + HEAD_TIMEOUT
 
     def _too_late(self) -> Refusal:
@@ -136,7 +137,11 @@ class BotExchange:
 
     def _leave(self) -> None:
         self._client_left = True
-        self._all.cancel()
+        self._end()
+
+    def _end(self) -> None:
+        if self._all is not None:
+            self._all.cancel()
 
     # From the client to the bot.
 
@@ -149,7 +154,7 @@ class BotExchange:
             elif body.faulty:
                 reason = "the request body is malformed"
                 self._failure = Refusal(400, reason, cause="bad_body", close=True)
-                self._all.cancel()
+                self._end()
                 return
             elif not await self._take_more():
                 self._leave()
@@ -283,7 +288,8 @@ class BotExchange:
 
     def _head(self, head: BotHead) -> bytes:
         exchange = self._exchange
-        self._patience.deadline = math.inf
+        if self._patience is not None:
+            self._patience.deadline = math.inf
         if not self._sent_whole:
             # An answer to half a request: the other half may or may not be read by the bot.
             exchange.keep_alive = False

@@ -17,9 +17,11 @@ from __future__ import annotations
 __all__ = ["Connection", "Handler", "Routes"]
 
 import ipaddress
+import math
 import socket
 import struct
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Protocol
 
 import trio
@@ -42,6 +44,11 @@ LINGER_READ = 64 * 1024
 REFUSED_LINGER_SECONDS = 0.2
 # struct linger: closing resets the connection, so that what was sent is seen to be cut off.
 RESET = struct.pack("ii", 1, 0)
+
+
+# Clients ask for few addresses again and again; a target is judged by itself alone.
+MAX_KNOWN_TARGET = 512
+_known_target = lru_cache(maxsize=512)(parse_target)
 
 
 class Handler(Protocol):
@@ -90,21 +97,29 @@ class Connection:
         )
         self._first = True
         self._trusted = _is_trusted(peer, front.trusted)
-        self.idle = trio.CancelScope()  # cancelled to end a wait for the next request
+        # Around everything: its deadline is that of a wait for the next request, else none.
+        self._scope = trio.CancelScope()
+        self._idle = False
 
     async def serve(self) -> None:
         """Exchanges until the connection ends; never raises for what a client does."""
         taken = False
         try:
-            again = True
-            while again:
-                exchange = self._exchange()
-                again = await self._serve_one(exchange)
-                taken = exchange.taken
+            with self._scope:
+                again = True
+                while again:
+                    exchange = self._exchange()
+                    again = await self._serve_one(exchange)
+                    taken = exchange.taken
         finally:
             if not taken:
                 with trio.CancelScope(shield=True):
                     await trio.aclose_forcefully(self._stream)
+
+    def end_idle(self) -> None:
+        """End it now if it only waits for a next request."""
+        if self._idle:
+            self._scope.cancel()
 
     async def refuse_accept(self, refusal: Refusal) -> None:
         """Answer a connection over the limit; what it asks is not looked at."""
@@ -158,7 +173,8 @@ class Connection:
             b"connection"
         )
         exchange.take_request_id()
-        exchange.target = parse_target(exchange.head.target, exchange.head.value(b"host"))
+        parse = _known_target if len(request.target) <= MAX_KNOWN_TARGET else parse_target
+        exchange.target = parse(request.target, request.value(b"host"))
         return True
 
     async def _wait_head(self, exchange: Exchange) -> bytes | None:
@@ -169,10 +185,11 @@ class Connection:
         if len(self._heads):
             await trio.lowlevel.checkpoint()  # who has sent ahead is not served out of turn
         else:
-            self.idle = trio.CancelScope(deadline=trio.current_time() + patience)
-            with self.idle:
-                self._heads.feed(await exchange.receive())
-            if not len(self._heads):
+            self._idle, self._scope.deadline = True, trio.current_time() + patience
+            self._heads.feed(await exchange.receive())
+            self._idle, self._scope.deadline = False, math.inf
+            # What came in the moment of the end is not begun: it could not be finished.
+            if not len(self._heads) or self._scope.cancel_called:
                 return None
         exchange.enter(Phase.PARSE)
         head = self._heads.next_head()

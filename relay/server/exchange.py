@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import trio
@@ -38,6 +39,9 @@ RECEIVE_SIZE = 16 * 1024
 # Chunk sizes, extensions and trailers may take so many times what the body may; tiny
 # chunks without extensions fit. Who sends more wants work done, not a body read.
 FRAMING_ROOM = 8
+# Clients ask for few addresses again and again; what a log line shows of them is kept.
+MAX_KNOWN_PATH = 512
+_known_path = lru_cache(maxsize=512)(redacted)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 
 
@@ -51,6 +55,9 @@ class Phase(StrEnum):
     RESOLVE = "resolve"
     RELAY = "relay"
     CLOSE = "close"
+
+
+PHASE_FIELDS = {phase: f"{phase.value}_ms" for phase in Phase}
 
 
 @dataclass(slots=True)
@@ -261,30 +268,35 @@ class Exchange:
     def record(self) -> dict[str, object]:
         """What a log line may say of this exchange."""
         request, match = self.request, self.match
-        reached = [phase.value for phase in self.phase_times if phase is not Phase.CLOSE]
-        fields: dict[str, object] = {
-            "request_id": self.request_id,
-            "session_id": self.session_id,
-            "agent": self.agent,
-            "peer": self.peer,
-            "method": request.method.decode("ascii") if request else None,
-            "path": redacted(request.target) if request else None,
-            "route": match.route.value if match else None,
-            "phase": reached[-1] if reached else self.phase.value,
-            "status": self.status,
-            "cause": self.cause,
-            "ms": round(sum(self.phase_times.values()) * 1000, 3),
-            "bytes_in": self.received_bytes,
-            "bytes_out": self.sent_bytes,
-        }
+        reached: str = self.phase
+        total = 0.0
+        fields: dict[str, object] = {"request_id": self.request_id, "peer": self.peer}
         for phase, seconds in self.phase_times.items():
-            fields[f"{phase.value}_ms"] = round(seconds * 1000, 3)
-        return {key: value for key, value in fields.items() if value is not None}
+            fields[PHASE_FIELDS[phase]] = round(seconds * 1000, 3)
+            total += seconds
+            if phase is not Phase.CLOSE:
+                reached = phase
+        fields["phase"], fields["ms"] = str(reached), round(total * 1000, 3)
+        fields["bytes_in"], fields["bytes_out"] = self.received_bytes, self.sent_bytes
+        if request is not None:
+            fields["method"] = request.method.decode("ascii")
+            fields["path"] = _shown(request.target)
+        if match is not None:
+            fields["route"] = match.route.value
+        for name in ("session_id", "agent", "status", "cause"):
+            value = getattr(self, name)
+            if value is not None:
+                fields[name] = value
+        return fields
 
     def leave(self) -> None:
         """The connection belongs to somebody else from now on; no answer is written."""
         self.taken = True
         self.keep_alive = False
+
+
+def _shown(target: bytes) -> str:
+    return _known_path(target) if len(target) <= MAX_KNOWN_PATH else redacted(target)
 
 
 def _too_large(limit: int) -> Refusal:

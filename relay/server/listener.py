@@ -53,7 +53,7 @@ class Listener:
         """End connections that only wait for a next request; see `finishing` for the others."""
         self._finishing = set(self._connections)
         for connection in self._connections:
-            connection.idle.cancel()
+            connection.end_idle()
 
     def finishing(self) -> bool:
         """Whether a request is under way that came before `end_idle`."""

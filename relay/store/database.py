@@ -81,6 +81,22 @@ class Database:
                 await trio.to_thread.run_sync(self._checkpoint, limiter=self._one)
         return result
 
+    async def read(self, step: Step[T]) -> T:
+        """One SELECT, which needs no transaction of its own and waits for no writer.
+
+        Raises:
+            StoreError: as `run`.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            return step(self.connection)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise _failed(error) from error
+            return await self._run_patiently(step)
+        except (sqlite3.Error, msgspec.ValidationError) as error:
+            raise _failed(error) from error
+
     async def _run_patiently(self, step: Step[T]) -> T:
         # The limit holds for standing in line only: what has begun is finished.
         with trio.move_on_after(self._busy_timeout):

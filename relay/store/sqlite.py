@@ -184,7 +184,8 @@ class SQLiteStore:
         )
 
     async def get(self, session_id: str) -> Session | None:
-        found = await self._run(lambda db: _sessions(db, f"{SELECT} WHERE id = ?", (session_id,)))
+        one = f"{SELECT} WHERE id = ?"
+        found = await self._database.read(lambda db: _sessions(db, one, (session_id,)))
         return found[0] if found else None
 
     async def find(self, which: SessionFilter) -> tuple[list[Session], int]:
