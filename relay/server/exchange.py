@@ -270,24 +270,28 @@ class Exchange:
         request, match = self.request, self.match
         reached: str = self.phase
         total = 0.0
-        fields: dict[str, object] = {"request_id": self.request_id, "peer": self.peer}
         for phase, seconds in self.phase_times.items():
-            fields[PHASE_FIELDS[phase]] = round(seconds * 1000, 3)
             total += seconds
             if phase is not Phase.CLOSE:
                 reached = phase
-        fields["phase"], fields["ms"] = str(reached), round(total * 1000, 3)
-        fields["bytes_in"], fields["bytes_out"] = self.received_bytes, self.sent_bytes
-        if request is not None:
-            fields["method"] = request.method.decode("ascii")
-            fields["path"] = _shown(request.target)
-        if match is not None:
-            fields["route"] = match.route.value
-        for name in ("session_id", "agent", "status", "cause"):
-            value = getattr(self, name)
-            if value is not None:
-                fields[name] = value
-        return fields
+        fields: dict[str, object] = {
+            "request_id": self.request_id,
+            "session_id": self.session_id,
+            "agent": self.agent,
+            "peer": self.peer,
+            "method": request.method.decode("ascii") if request else None,
+            "path": _shown(request.target) if request else None,
+            "route": match.route.value if match else None,
+            "phase": str(reached),
+            "status": self.status,
+            "cause": self.cause,
+            "ms": round(total * 1000, 3),
+            "bytes_in": self.received_bytes,
+            "bytes_out": self.sent_bytes,
+        }
+        for phase, seconds in self.phase_times.items():
+            fields[PHASE_FIELDS[phase]] = round(seconds * 1000, 3)
+        return {key: value for key, value in fields.items() if value is not None}
 
     def leave(self) -> None:
         """The connection belongs to somebody else from now on; no answer is written."""
