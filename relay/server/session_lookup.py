@@ -14,7 +14,7 @@ from relay.policy.routes import is_session_id
 from relay.policy.sessions import Session, SessionState
 from relay.protocol.forwarding import TRACE_BYTES, Hop
 from relay.protocol.headers import Field, for_bot
-from relay.protocol.target import canonical_path, is_reserved
+from relay.protocol.target import RESERVED_PATHS, canonical_path
 from relay.server.exchange import Exchange, peer_address
 from relay.server.start import no_session, public_agent
 
@@ -42,7 +42,8 @@ class SessionLookup:
         self.agent: Agent = public_agent(exchange)
         assert exchange.match is not None, "only after the route phase"
         self.path = exchange.match.rest
-        if is_reserved(self.path):
+        self._canonical = canonical_path(self.path)
+        if self._canonical in RESERVED_PATHS:
             raise Refusal(
                 403,
                 "this path of a bot starts, ends or probes sessions and is not open to callers",
@@ -79,7 +80,7 @@ class SessionLookup:
         ):
             raise no_session()
         self._exchange.session_id = session.id
-        if session.transport == "websocket" and canonical_path(self.path) == OFFER:
+        if session.transport == "websocket" and self._canonical == OFFER:
             raise Refusal(
                 409,
                 "this session was started over WebSocket; offers are for sessions over HTTP",

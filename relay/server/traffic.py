@@ -12,8 +12,6 @@ from __future__ import annotations
 
 __all__ = ["Traffic"]
 
-from dataclasses import dataclass, field
-
 import trio
 
 from relay.errors import Refusal, StoreError
@@ -30,15 +28,6 @@ RETRY_AFTER = 2
 POLL = 1.0
 
 
-@dataclass(slots=True)
-class _Session:
-    """Requests of one session: how many run, who waits, and the scopes that its end cuts off."""
-
-    running: int = 0
-    line: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
-    scopes: set[trio.CancelScope] = field(default_factory=set)
-
-
 class Traffic:
     """See the module; one per daemon.
 
@@ -48,20 +37,20 @@ class Traffic:
 
     def __init__(self, share: int) -> None:
         self._share = share
-        self._sessions: dict[str, _Session] = {}
+        self._running: dict[str, int] = {}
+        self._lines: dict[str, trio.lowlevel.ParkingLot] = {}
+        self._scopes: dict[str, set[trio.CancelScope]] = {}
 
     def count(self) -> int:
         """How many requests are under way or in line."""
-        return sum(each.running + len(each.line) for each in self._sessions.values())
+        return sum(self._running.values()) + sum(len(line) for line in self._lines.values())
 
     def begin_now(self, session_id: str) -> bool:
         """Count a request of a session if it need not wait."""
-        session = self._sessions.get(session_id)
-        if session is None:
-            session = self._sessions[session_id] = _Session()
-        if session.running >= self._share:
+        running = self._running.get(session_id, 0)
+        if running >= self._share:
             return False
-        session.running += 1
+        self._running[session_id] = running + 1
         return True
 
     async def begin(self, session_id: str) -> None:
@@ -72,9 +61,9 @@ class Traffic:
         """
         if self.begin_now(session_id):
             return
-        session = self._sessions[session_id]
+        line = self._lines.setdefault(session_id, trio.lowlevel.ParkingLot())
         retry = ((b"retry-after", b"%d" % RETRY_AFTER),)
-        if len(session.line) >= self._share * LINE_FACTOR:
+        if len(line) >= self._share * LINE_FACTOR:
             raise Refusal(
                 429,
                 "too many requests of this session wait for their turn",
@@ -82,7 +71,7 @@ class Traffic:
                 headers=retry,
             )
         with trio.move_on_after(MAX_WAIT):
-            await session.line.park()  # whoever ends leaves his place to the first in line
+            await line.park()  # whoever ends leaves his place to the first in line
             return
         raise Refusal(
             503,
@@ -93,32 +82,34 @@ class Traffic:
 
     def end(self, session_id: str) -> None:
         """A request is over."""
-        session = self._sessions[session_id]
-        if session.line:
-            session.line.unpark()
+        if line := self._lines.get(session_id):
+            line.unpark()
             return
-        session.running -= 1
-        if not session.running:
-            del self._sessions[session_id]
+        self._running[session_id] -= 1
+        if not self._running[session_id]:
+            del self._running[session_id]
+            self._lines.pop(session_id, None)
 
     def watch(self, session_id: str, scope: trio.CancelScope) -> None:
-        """Cut a scope off when the session ends; only between `begin` and `end`."""
-        self._sessions[session_id].scopes.add(scope)
+        """Cut a scope off when the session ends, until `unwatch`."""
+        self._scopes.setdefault(session_id, set()).add(scope)
 
     def unwatch(self, session_id: str, scope: trio.CancelScope) -> None:
-        self._sessions[session_id].scopes.discard(scope)
+        scopes = self._scopes[session_id]
+        scopes.remove(scope)
+        if not scopes:
+            del self._scopes[session_id]
 
     def session_ended(self, session_id: str, grace: float) -> None:
         """Cut off what is under way in `grace` seconds, in which an answer may still finish."""
-        session = self._sessions.get(session_id)
-        for scope in session.scopes if session is not None else ():
+        for scope in self._scopes.get(session_id, ()):
             scope.deadline = min(scope.deadline, trio.current_time() + grace)
 
     async def run(self, store: Store) -> None:
         """Notice the ends of sessions that other nodes hold, until cancelled."""
         while True:
             await trio.sleep(POLL)
-            for session_id in [name for name, each in self._sessions.items() if each.scopes]:
+            for session_id in list(self._scopes):
                 try:
                     session = await store.get(session_id)
                 except StoreError:
