@@ -78,7 +78,9 @@ class Log:
     def exchange(self, fields: dict[str, object]) -> None:
         status = fields.get("status")
         failed = isinstance(status, int) and status >= 500
-        if self._direct is not None:
+        if fields.get("route") in POLLED and status == 200:
+            self._logger.debug("exchange", **fields)
+        elif self._direct is not None:
             level = "warning" if failed else "info"
             stamp = datetime.now(UTC).isoformat()[: -len("+00:00")] + "Z"
             line = {**fields, "event": "exchange", "level": level, "timestamp": stamp}
@@ -86,8 +88,6 @@ class Log:
             self._direct.flush()
         elif failed:
             self._logger.warning("exchange", **fields)
-        elif fields.get("route") in POLLED and status == 200:
-            self._logger.debug("exchange", **fields)
         else:
             self._logger.info("exchange", **fields)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from tests.helpers.daemon import Daemon, running_daemon, wait_until
+from tests.helpers.daemon import PATIENCE, Daemon, running_daemon, wait_until
 from tests.helpers.scripted_bot import Conversation, ScriptedBot, say, scripted_bot
 from tests.helpers.scripted_http import (
     BEARER,
@@ -126,6 +127,35 @@ def test_a_slow_reader_slows_the_bot_and_costs_no_memory(held: SessionBot) -> No
         assert sent < total / 2
         assert resident(held.daemon.process.pid) - before < 8 * 1024 * 1024
     wait_until(lambda: len(held.bot._open) <= 1, "the bot sees that nobody reads")
+
+
+def test_a_slow_bot_slows_its_client_and_costs_no_memory(held: SessionBot) -> None:
+    total, go = 64 * 1024 * 1024, Steps()
+
+    def swallow(talk: Conversation) -> None:
+        go.wait_go()
+        read = len(talk.head.partition(b"\r\n\r\n")[2])
+        while read < total:
+            read += len(talk.sock.recv(1 << 20))
+        talk.sock.sendall(answer(body=b"%d" % read))
+
+    held.script = swallow
+    before = resident(held.daemon.process.pid)
+    with held.wire() as wire:
+        wire.send(held.request("POST", "/x", f"Content-Length: {total}"))
+        wire.sock.settimeout(0.5)
+        sent, block = 0, bytes(65536)
+        with suppress(TimeoutError):
+            while sent < total:
+                sent += wire.sock.send(block)
+        # The client stands still, and the daemon holds nothing of what it could send.
+        assert sent < total / 2
+        assert resident(held.daemon.process.pid) - before < 8 * 1024 * 1024
+        wire.sock.settimeout(PATIENCE)
+        go.go()
+        wire.send(bytes(total - sent))
+        assert wire.answer().body == b"%d" % total
+        assert resident(held.daemon.process.pid) - before < 8 * 1024 * 1024
 
 
 def resident(pid: int) -> int:
