@@ -74,7 +74,12 @@ class BotExchange:
     @property
     def reusable(self) -> bool:
         """Whether the connection to the bot may carry another request."""
-        return self._answer_whole and self._sent_whole and self._talk.reusable
+        return self._done and self._sent_whole and self._talk.reusable
+
+    @property
+    def _done(self) -> bool:
+        """Whether the client has all of the answer."""
+        return self._answer_whole and not self._held
 
     async def run(self, traffic: Traffic, session_id: str) -> None:
         """Return when the answer has been passed on, or the client has left.
@@ -89,11 +94,11 @@ class BotExchange:
                 with trio.move_on_after(PROMPT):
                     self._sent_whole = await self._send()
                     await self._download()
-            if not self._answer_whole and not self._client_left:
+            if not self._done and not self._client_left:
                 await self._take_time(traffic, session_id)
         except Refusal as refusal:
             self._failure = refusal
-        if self._answer_whole:
+        if self._done:
             return  # a client that has left since then has what it wanted
         exchange = self._exchange
         # Neither chunks nor a length tell the client that the answer is not whole.
@@ -179,6 +184,7 @@ class BotExchange:
             exchange.received_bytes += count
             body.left -= count
             self._pass_up(SCRATCH[:count])
+            await trio.lowlevel.checkpoint()  # two fast ends never block: others have a turn
             return count > 0
         data = await exchange.client.read(RECEIVE_SIZE)
         exchange.received_bytes += len(data)
@@ -251,7 +257,7 @@ class BotExchange:
             self._exchange.sent_bytes += taken or 0
             self._held = bytes(SCRATCH[taken or 0 : count])
         if count and self._talk.passing:
-            await trio.lowlevel.checkpoint()  # two fast ends never block: let others have a turn
+            await trio.lowlevel.checkpoint()  # as above
         else:
             self._take_events()
 
@@ -260,6 +266,8 @@ class BotExchange:
             await self._bot.wait_readable()
         self._talk.receive(data)
         self._take_events()
+        if not self._answer_whole:
+            await trio.lowlevel.checkpoint()  # as above
 
     def _take_events(self) -> None:
         """Collect what is here of the answer."""

@@ -44,9 +44,7 @@ LINGER_READ = 64 * 1024
 REFUSED_LINGER_SECONDS = 0.2
 # struct linger: closing resets the connection, so that what was sent is seen to be cut off.
 RESET = struct.pack("ii", 1, 0)
-
-
-# Clients ask for few addresses again and again; a target is judged by itself alone.
+# Clients ask for few addresses again and again; a target is judged by itself and its host.
 MAX_KNOWN_TARGET = 512
 _known_target = lru_cache(maxsize=512)(parse_target)
 
@@ -173,8 +171,9 @@ class Connection:
             b"connection"
         )
         exchange.take_request_id()
-        parse = _known_target if len(request.target) <= MAX_KNOWN_TARGET else parse_target
-        exchange.target = parse(request.target, request.value(b"host"))
+        host = request.value(b"host")
+        known = len(request.target) + len(host or b"") <= MAX_KNOWN_TARGET
+        exchange.target = (_known_target if known else parse_target)(request.target, host)
         return True
 
     async def _wait_head(self, exchange: Exchange) -> bytes | None:

@@ -227,23 +227,19 @@ class Exchange:
             raise _too_large(limit)
         return bytes(collected)
 
-    async def send(self, data: bytes | memoryview, patience: float | None = None) -> bool:
-        """Write; a client that is gone, or takes nothing for too long, ends the connection.
-
-        Args:
-            patience: seconds, of the write timeout if not given; counted from the last byte
-                that the client took.
+    async def send(self, data: bytes) -> bool:
+        """Write; a client that is gone, or that takes nothing for the write timeout, ends it.
 
         Returns:
             whether all of it was written.
         """
-        size = len(data)
-        while (taken := self.client.write_now(data)) is not None:
+        left = memoryview(data)
+        while (taken := self.client.write_now(left)) is not None:
             self.sent_bytes += taken
-            if taken == size:
+            left = left[taken:]
+            if not left:
                 return True
-            data, size = memoryview(data)[taken:], size - taken
-            with trio.move_on_after(patience or self.front.limits.write_timeout) as waiting:
+            with trio.move_on_after(self.front.limits.write_timeout) as waiting:
                 await self.client.wait_writable()
             if waiting.cancelled_caught:
                 break

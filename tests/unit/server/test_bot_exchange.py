@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -175,6 +176,24 @@ async def test_a_reader_may_pause_but_not_for_ever(autojump_clock: trio.testing.
             nursery.cancel_scope.cancel()
     assert stage.exchange.cause == "client_left"
     assert stage.seconds == pytest.approx(Limits().pause_timeout * 1.9)
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 40000", "Transfer-Encoding: chunked"])
+async def test_an_answer_that_the_client_has_not_taken_is_not_whole(
+    framing: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The bot is done and the client stands still: what is left can be cut off, and is."""
+    body = bytes(40_000)
+    if "chunked" in framing:
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    async with exchanging(GET) as stage:
+        stage.exchange.stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        await stage.bot.send_all(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n" % framing.encode() + body)
+        await trio.sleep(1)
+        assert 0 < stage.exchange.sent_bytes < 40_000
+        stage.traffic.session_ended(SESSION, 0.0)
+    assert stage.refusal is not None
+    assert stage.refusal.cause == "session_ended"
 
 
 async def test_whoever_cancels_ends_it_at_once() -> None:
