@@ -22,7 +22,7 @@ import math
 import trio
 
 from relay.errors import Refusal
-from relay.protocol.bot_http import BotEnd, BotHead, BotTalk
+from relay.protocol.bot_http import BotEnd, BotHead, BotTalk, bot_died
 from relay.protocol.chunks import ChunkedBody, LengthBody, chunk, last_chunk
 from relay.protocol.headers import Field, end_to_end, in_trailers
 from relay.server import replies
@@ -249,7 +249,7 @@ class BotExchange:
             await self._bot.wait_readable()
         self._talk.passed(count)
         if not count:
-            self._talk.receive(b"")
+            self._receive(b"")
         elif self._chunked:
             self._held = chunk(bytes(SCRATCH[:count]))
         else:
@@ -264,16 +264,25 @@ class BotExchange:
     async def _take_answer(self) -> None:
         while (data := self._bot.read_now(RECEIVE_SIZE)) is None:
             await self._bot.wait_readable()
-        self._talk.receive(data)
+        self._receive(data)
         self._take_events()
         if not self._answer_whole:
             await trio.lowlevel.checkpoint()  # as above
+
+    def _receive(self, data: bytes) -> None:
+        if self._bot.broken:  # where only the end says that an answer is whole, this is none
+            self._fault = bot_died()
+        else:
+            self._talk.receive(data)
 
     def _take_events(self) -> None:
         """Collect what is here of the answer."""
         pieces = [self._held] if self._held else []
         try:
-            while not self._answer_whole and (event := self._talk.next_event()) is not None:
+            while (
+                not (self._answer_whole or self._fault)
+                and (event := self._talk.next_event()) is not None
+            ):
                 pieces.append(self._passed(event))
         except Refusal as refusal:
             self._fault = refusal

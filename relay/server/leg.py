@@ -23,12 +23,17 @@ SCRATCH = memoryview(bytearray(256 * 1024))
 
 
 class Leg:
-    """A non-blocking stream socket, with one reader and one writer at a time."""
+    """A non-blocking stream socket, with one reader and one writer at a time.
 
-    __slots__ = ("fd",)
+    Attributes:
+        broken: a read has met its end by a failure: it was reset, and not closed.
+    """
+
+    __slots__ = ("broken", "fd")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self.broken = False
 
     async def wait_readable(self) -> None:
         """Return when a read has something to say."""
@@ -45,6 +50,7 @@ class Leg:
         except BlockingIOError:
             return None
         except OSError:
+            self.broken = True
             return b""
 
     def read_into(self, view: memoryview) -> int | None:
@@ -54,6 +60,7 @@ class Leg:
         except BlockingIOError:
             return None
         except OSError:
+            self.broken = True
             return 0
 
     def write_now(self, data: bytes | memoryview) -> int | None:

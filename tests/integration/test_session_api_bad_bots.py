@@ -145,6 +145,35 @@ def test_an_answer_that_breaks_off_is_seen_to(
     assert (line["cause"], line["status"], line["phase"]) == (cause, 200, "relay")
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_an_answer_without_framing_that_is_reset_is_no_whole_one(
+    held: SessionBot, version: str
+) -> None:
+    steps = Steps()
+
+    def script(talk: Conversation) -> None:
+        talk.sock.sendall(head() + b"some")
+        steps.wait_go()
+        reset()(talk)
+
+    held.script = script
+    with held.wire() as wire:
+        wire.send(held.request().replace(b"1.1", version.encode()))
+        status, fields = read_head(wire)
+        assert (status, fields.get("transfer-encoding")) == (
+            200,
+            "chunked" if version == "1.1" else None,
+        )
+        assert wire.file.read(4)
+        steps.go()
+        if version == "1.1":
+            assert not wire.rest().endswith(b"0\r\n\r\n")
+        else:
+            with pytest.raises(ConnectionResetError):
+                wire.rest()
+    assert exchange_line(held.daemon, fields["x-request-id"])["cause"] == "bot_died"
+
+
 def test_a_bot_that_cannot_be_connected(daemon: Daemon, tmp_path_factory: object) -> None:
     with scripted_bot() as gone:
         url = gone.url
