@@ -167,10 +167,10 @@ def test_the_fields_that_the_bot_gets(held: SessionBot) -> None:
             f"x-daily-session-id: {held.session}",
             "x-request-id: mine",
             "via: 1.0 fred, 1.1 relay",
-            "forwarded: for=127.0.0.1;host=relay;proto=http",
+            "forwarded: for=127.0.0.1;host=localhost;proto=http",
             "x-forwarded-for: 127.0.0.1",
             "x-forwarded-proto: http",
-            "x-forwarded-host: relay",
+            "x-forwarded-host: localhost",
             "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "tracestate: vendor=1",
         ]
