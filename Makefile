@@ -27,7 +27,7 @@ setup(ext_modules=mypycify('$(COMPILED)'.split(), group_name='relay'))
 endef
 export SETUP
 
-.PHONY: run test test-clients compiled test-compiled check style types property \
+.PHONY: run test test-clients test-peers compiled test-compiled check style types property \
 	bench bench-quick clean
 
 run: $(VENV)/ready          ## a working front door with an example bot behind it
@@ -38,6 +38,9 @@ test: $(VENV)/ready         ## the whole test suite, under five minutes on two c
 
 test-clients: $(VENV)/ready $(CLIENTS)/ready $(CLIENTS_NPM)/ready  ## the official clients, unmodified
 	CLIENTS_VENV=$(CLIENTS) CLIENTS_NPM=$(CLIENTS_NPM) $(BIN)/python -m pytest -q tests/clients
+
+test-peers: $(VENV)/ready   ## bad requests side by side with nginx and HAProxy
+	$(BIN)/python -m pytest -q tests/peers
 
 compiled: $(VENV)/ready     ## a wheel with a compiled pump in build/compiled; needs a C compiler
 	@$(BIN)/python -c "$$CAN_COMPILE"

@@ -41,6 +41,8 @@ EXTENSION = rb";%s(?:=(?:%s|%s))?+" % (TOKEN, TOKEN, QUOTED)
 # Sixteen digits are what a program prints that has a number of 64 bits.
 SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:%s)*+)\r\n" % EXTENSION)
 MAX_DIGITS = 16
+# How such a line may begin, so that what is no chunk at all is not waited for.
+SIZE_BEGINNING = re.compile(rb"[0-9A-Fa-f]{1,16}+(?:[;\r].*)?", re.DOTALL)
 TRAILER_LINE = re.compile(rb"(%s):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*\r\n" % TOKEN)
 CRLF = b"\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -133,7 +135,7 @@ class ChunkedBody:
         if self._longest < len(line) - len(CRLF):
             return False
         if not line.endswith(b"\n"):
-            return True
+            return self._may_become_right()
         if self._behind_data:
             right = line == CRLF
             self._behind_data = False
@@ -141,6 +143,11 @@ class ChunkedBody:
             right = self._take_trailer(line) if self._in_trailers else self._take_size(line)
         line.clear()
         return right
+
+    def _may_become_right(self) -> bool:
+        if self._behind_data:
+            return self._line == b"\r"
+        return self._in_trailers or bool(SIZE_BEGINNING.fullmatch(self._line[: MAX_DIGITS + 1]))
 
     @property
     def _longest(self) -> int:

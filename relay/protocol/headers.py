@@ -12,7 +12,7 @@ __all__ = [
     "in_trailers",
 ]
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from relay.errors import Refusal
 from relay.protocol.forwarding import FORWARDING, Hop, forwarding, hops_left, trace
@@ -94,13 +94,22 @@ MAX_FIELD_LINE = 8192
 
 
 def end_to_end(fields: Iterable[Field]) -> list[Field]:
-    """The fields without the hop-by-hop ones, those named by Connection included."""
+    """The fields without the hop-by-hop ones, those named by Connection included.
+
+    A name with underscores for hyphens counts as the same name.
+    """
     fields = list(fields)
     dropped: frozenset[bytes] = HOP_BY_HOP
     for name, value in fields:
         if name == b"connection":
-            dropped |= {part.strip().lower() for part in value.split(b",")}
-    return [field for field in fields if field[0] not in dropped]
+            dropped |= {part.strip().lower().replace(b"_", b"-") for part in value.split(b",")}
+    return [field for field in fields if not among(field[0], dropped)]
+
+
+def among(name: bytes, names: Container[bytes]) -> bool:
+    """Whether a name is one of these, with underscores for hyphens too: bots behind WSGI or
+    CGI see no difference."""
+    return name in names or (b"_" in name and name.replace(b"_", b"-") in names)
 
 
 def for_bot(
@@ -118,7 +127,7 @@ def for_bot(
     fields, left_out = request.headers, NOT_FOR_BOT_ROUTES
     if request.version == b"1.0" or not request.has_body:
         left_out = left_out | {b"expect"}
-    result = [field for field in end_to_end(fields) if field[0] not in left_out]
+    result = [field for field in end_to_end(fields) if not among(field[0], left_out)]
     if request.value(b"transfer-encoding") is not None:
         # Trailers pass, so what announces them does.
         result += [field for field in fields if field[0] == b"trailer"]
@@ -142,7 +151,7 @@ def in_trailers(fields: Iterable[Field]) -> list[Field]:
     RFC 9110 section 6.5.1 forbids framing, routing, authentication, request modifiers,
     controls and content fields there.
     """
-    return [field for field in fields if field[0] not in NOT_IN_TRAILERS]
+    return [field for field in fields if not among(field[0], NOT_IN_TRAILERS)]
 
 
 def for_bot_upgrade(fields: Iterable[Field], session_id: str) -> list[Field]:
@@ -157,7 +166,8 @@ def for_bot_upgrade(fields: Iterable[Field], session_id: str) -> list[Field]:
     passed = [
         (name, value)
         for name, value in end_to_end(fields)
-        if name not in NOT_FOR_BOT and not name.startswith(b"sec-websocket-")
+        if not among(name, NOT_FOR_BOT)
+        and not name.replace(b"_", b"-").startswith(b"sec-websocket-")
     ]
     for name, value in passed:
         if len(name) + len(value) + 4 > MAX_FIELD_LINE:

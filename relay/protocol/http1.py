@@ -21,6 +21,7 @@ __all__ = ["HeadBuffer", "HeadLimits", "Request", "parse_request", "request_body
 
 import re
 from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv6Address
 
 from relay.errors import Refusal
 from relay.protocol.chunks import ChunkedBody, LengthBody
@@ -45,8 +46,17 @@ FAULTS = {
 }
 HEAD_END = b"\r\n\r\n"
 LENGTH = re.compile(rb"[0-9]{1,18}")
-# RFC 9112 section 3.2: uri-host with an optional port; userinfo is not allowed.
-HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~%!$&'()*+,;=]+)(?::[0-9]{0,5})?")
+# RFC 9112 section 3.2: uri-host with an optional port; userinfo is not allowed. Nobody's name
+# has what RFC 3986 section 3.2.2 calls sub-delims, and a comma would make it two names.
+HOST = re.compile(
+    rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9\-._~]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
+)
+MAX_PORT = 65535
+# A tab is allowed there (RFC 9110 section 5.5), but not every parser takes it away, and one
+# that does not sees no framing.
+TAB_BESIDE_FRAMING = re.compile(
+    rb"\r\n(content-length|transfer-encoding):(?: *\t|[^\r\n]*\t *\r)", re.IGNORECASE
+)
 # Every line behind the first one: a name, a colon at once, field content (RFC 9112 section 5).
 FIELDS = re.compile(rb"\r\n(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n")
 TARGET = re.compile(rb"[\x21-\x7e]+")
@@ -190,9 +200,20 @@ def parse_request(head: bytes) -> Request:
     request = Request(line[1], line[2], line[3], fields)
     _check_version_and_host(request)
     _check_framing(request)
+    if b"\t" in head:
+        _check_tabs(head)
     if TARGET.fullmatch(request.target) is None or FIELDS.fullmatch(head, len(first)) is None:
         raise _refusal(400, "the request head is not valid HTTP/1.1", "bad_head")
     return request
+
+
+def _check_tabs(head: bytes) -> None:
+    found = TAB_BESIDE_FRAMING.search(head)
+    if found is None:
+        return
+    if found[1].lower() == b"content-length":
+        raise _refusal(400, "Content-Length has a tab beside it", "bad_length")
+    raise _refusal(501, "Transfer-Encoding has a tab beside it", "transfer_coding")
 
 
 def request_body(request: Request) -> LengthBody | ChunkedBody:
@@ -217,10 +238,22 @@ def _check_version_and_host(request: Request) -> None:
     hosts = request.values(b"host")
     if len(hosts) > 1:
         raise _refusal(400, "more than one Host field", "bad_host")
-    if (request.version == b"1.1" and not hosts) or (hosts and not HOST.fullmatch(hosts[0])):
+    if (request.version == b"1.1" and not hosts) or (hosts and not _is_host(hosts[0])):
         raise _refusal(400, "the Host field is not a host with an optional port", "bad_host")
     if request.method == b"CONNECT":
         raise _refusal(501, "CONNECT is not offered here", "method_not_implemented")
+
+
+def _is_host(value: bytes) -> bool:
+    found = HOST.fullmatch(value)
+    if found is None or int(found[2] or 0) > MAX_PORT:
+        return False
+    if found[1] is not None:
+        try:
+            IPv6Address(found[1].decode("ascii"))
+        except AddressValueError:
+            return False
+    return True
 
 
 def _check_framing(request: Request) -> None:
