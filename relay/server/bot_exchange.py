@@ -60,7 +60,6 @@ class BotExchange:
         self._talk = talk
         self._unsent: bytes | memoryview = first  # toward the bot
         self._held: bytes | memoryview = b""  # toward the client
-        self._sent_whole = False
         self._answer_whole = False
         self._chunked = False
         self._client_left = False
@@ -75,6 +74,11 @@ class BotExchange:
     def reusable(self) -> bool:
         """Whether the connection to the bot may carry another request."""
         return self._done and self._sent_whole and self._talk.reusable
+
+    @property
+    def _sent_whole(self) -> bool:
+        """Whether the bot has been sent all of the request."""
+        return self._body.whole and not self._unsent
 
     @property
     def _done(self) -> bool:
@@ -92,7 +96,7 @@ class BotExchange:
         try:
             if self._body.whole:
                 with trio.move_on_after(PROMPT):
-                    self._sent_whole = await self._send()
+                    await self._send()
                     await self._download()
             if not self._done and not self._client_left:
                 await self._take_time(traffic, session_id)
@@ -153,15 +157,13 @@ class BotExchange:
     async def _upload(self) -> None:
         """Pass the request on; then watch the client, whose leaving ends the exchange."""
         exchange, body = self._exchange, self._body
-        while not self._sent_whole and await self._send():
-            if body.whole:
-                self._sent_whole = True
-            elif body.faulty:
+        while await self._send() and not body.whole:
+            if body.faulty:
                 reason = "the request body is malformed"
                 self._failure = Refusal(400, reason, cause="bad_body", close=True)
                 self._end()
                 return
-            elif not await self._take_more():
+            if not await self._take_more():
                 self._leave()
                 return
         # Also when the bot takes no more of the request: its answer decides what becomes of it.
