@@ -115,7 +115,7 @@ class Child:
         return line.decode(errors="replace")
 
     def hear(self, event: str, timeout: float) -> dict[str, object]:
-        """Wait for a worker to say `event` (bench/talk.py).
+        """Wait for a worker to say `event`: a JSON object in a line.
 
         Raises:
             ChildFailed: it said something else, or nothing in time.
@@ -179,11 +179,21 @@ def end_marked(mark: str) -> int:
     return len(left)
 
 
+def _lower_session(niceness: int) -> None:
+    """Linux weighs a session against others by a niceness of its own (sched(7), autogroup)."""
+    try:
+        Path("/proc/self/autogroup").write_text(str(niceness))
+    except OSError:  # a kernel without it
+        pass
+
+
 def _prepare(stop_signal: signal.Signals, niceness: int) -> Callable[[], None]:
     """What a child does before it becomes its program: it dies with its parent."""
 
     def prepare() -> None:
         _libc.prctl(PR_SET_PDEATHSIG, int(stop_signal))
-        os.nice(niceness)
+        if niceness:
+            os.nice(niceness)
+            _lower_session(niceness)
 
     return prepare

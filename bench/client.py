@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import errno
 import json
@@ -10,6 +9,7 @@ import os
 import random
 import resource
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -23,8 +23,6 @@ __all__ = [
     "Door",
     "Place",
     "Refused",
-    "add_door_options",
-    "door_from",
     "raise_descriptor_limit",
 ]
 
@@ -63,9 +61,10 @@ class Door:
     """How calls and requests get in.
 
     Args:
-        ws_url: calls connect here as they are.
+        ws_url: calls connect here, as they are or with a token.
         start_url: calls begin with a POST here, with `key`.
         key: API key for `start_url`.
+        token: makes a token for a call at `ws_url`; None where that takes none.
         http_url: base of the origin's HTTP paths; None where they are behind a session
             (`start_url` less "/start" plus "/sessions/{id}", with `key`).
     """
@@ -74,27 +73,13 @@ class Door:
     start_url: str | None = None
     key: str = ""
     http_url: str | None = None
+    token: Callable[[], str] | None = None
 
 
 def raise_descriptor_limit() -> None:
     """Allow this process as many descriptors as the machine's hard limit does."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def add_door_options(parser: argparse.ArgumentParser) -> None:
-    """The options that name a door: --ws URL or --start URL."""
-    group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument("--ws", metavar="URL", help="connect to this WebSocket")
-    group.add_argument(
-        "--start", metavar="URL", help=f"POST here first, with the key in ${KEY_VARIABLE}"
-    )
-    parser.add_argument("--held", action="store_true", help="take turns with the harness")
-
-
-def door_from(options: argparse.Namespace) -> Door:
-    """The door that the options name."""
-    return Door(options.ws, options.start, os.environ.get(KEY_VARIABLE, ""))
 
 
 class Channel:
@@ -178,6 +163,7 @@ class Caller:
         self._key = door.key
         self._start = Place.of(door.start_url) if door.start_url else None
         self._ws = Place.of(door.ws_url) if door.ws_url else None
+        self._token = door.token
         self._http: Channel | None = None
 
     def close(self) -> None:
@@ -187,14 +173,13 @@ class Caller:
             self._http = None
 
     def start(self) -> Steps[tuple[Place, str | None]]:
-        """Where to connect and with which token; asks the relay where there is one.
+        """Where to connect and with which token; asks the relay where only that has tokens.
 
         Raises:
             Refused: the answer was not 200.
         """
-        if self._start is None:
-            assert self._ws is not None
-            return self._ws, None
+        if self._ws is not None:
+            return self._ws, self._token() if self._token else None
         place, token, _ = yield from self.start_session()
         return place, token
 

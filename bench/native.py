@@ -26,6 +26,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "calls": ("calls", "channel", "channels", "ledger", "common"),
     "stream": ("stream", "channel", "channels", "ledger", "common"),
     "requests": ("requests", "answer", "http", "common"),
+    "churn": ("churn", "caller", "http", "common"),
 }
 
 

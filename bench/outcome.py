@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bench.children import Child
 from bench.probe import Sample, sample
 from bench.stats import Histogram
 from bench.targets import Target
 
-__all__ = ["Meter", "Outcome", "histogram", "number", "percentiles"]
+__all__ = ["Meter", "Outcome", "histogram", "number", "percentiles", "ready", "work"]
 
 NS_PER_US = 1_000
+READY_WAIT = 20.0  # seconds for a worker to start up
 # An end of the load that used more of a core than this was what limited it.
 FULL = 0.95
 
@@ -26,6 +28,17 @@ class Outcome:
     figures: dict[str, float] = field(default_factory=dict)
     histograms: dict[str, Histogram] = field(default_factory=dict)
     raw: dict[str, object] = field(default_factory=dict)
+
+    def judge_load(self, saturated: str, target: Target) -> None:
+        """A round in which the load was the limit does not count, unless the load is all there is.
+
+        Args:
+            saturated: which end of it; "" when none was.
+        """
+        if saturated and target.forwards > 1:
+            self.invalid = self.invalid or saturated
+        elif saturated:
+            self.note = saturated
 
 
 class Meter:
@@ -81,12 +94,27 @@ class Meter:
         """Memory per tunnel, beyond what the target had before."""
         if before is None or loaded is None:
             return {}
-        return {"pss_kib": (loaded.pss_kib - before.pss_kib) / tunnels}
+        figures = {"pss_kib": (loaded.pss_kib - before.pss_kib) / tunnels}
+        if loaded.pump_pss_kib:
+            figures["pump_kib"] = (loaded.pump_pss_kib - before.pump_pss_kib) / tunnels
+        return figures
+
+    def grown(self, loaded: Sequence[Sample]) -> dict[str, float]:
+        """By how much the memory grew: the most of several samples under load."""
+        before = self.before
+        if before is None or not loaded:
+            return {}
+        figures = {"grown_kib": max(each.pss_kib for each in loaded) - before.pss_kib}
+        if before.pump_pss_kib:
+            most = max(each.pump_pss_kib for each in loaded)
+            figures["pump_grown_kib"] = most - before.pump_pss_kib
+        return {name: float(value) for name, value in figures.items()}
 
     def saturated(self, generator_ns: float) -> str:
         """Which end of the load used a whole core; "" when none did.
 
-        In a closed loop that end, not the target, then sets the pace.
+        In a closed loop that end, not the target, then sets the pace. Ends that share their
+        core with the target never come up to that: what they cost is in its figures.
         """
         shares = {"generator": generator_ns / 1e9 / self._seconds}
         if self._origin_before is not None and self._origin_after is not None:
@@ -104,6 +132,36 @@ class Meter:
             "origin_before": self._origin_before,
             "origin_after": self._origin_after,
         }
+
+
+def ready(worker: Child) -> Child:
+    """A worker that has said that it is ready. Raises ChildFailed."""
+    worker.hear("ready", READY_WAIT)
+    return worker
+
+
+def work(
+    worker: Child, meter: Meter, seconds: float, meanwhile: Callable[[], None] | None = None
+) -> dict[str, object]:
+    """Let a worker that is ready do its work between the meter's samples; its result.
+
+    A worker says `ready`, waits for a line, works, says `done`, waits for a line and says
+    `result`. So neither opening nor closing connections is counted.
+
+    Args:
+        seconds: within which it must be done.
+        meanwhile: done here while it works.
+
+    Raises:
+        ChildFailed: it ended, or was not done in time.
+    """
+    worker.go_on()
+    if meanwhile is not None:
+        meanwhile()
+    worker.hear("done", seconds)
+    meter.end()
+    worker.go_on()
+    return worker.hear("result", seconds)
 
 
 def percentiles(latency: Histogram) -> dict[str, float]:

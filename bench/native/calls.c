@@ -1,14 +1,15 @@
 /* Paced calls: sends at an absolute schedule, verifies and times every echo.
  *
- * Message e of the whole run is due at begin + e * interval, call after call in turn,
- * so the calls are spread evenly over one period and never beat together. Latency
- * counts from the due time, not from when the message got out: a target that stalls
- * makes its own queue visible (no coordinated omission). The price is that the
- * generator's own lateness is in the figure too; it is recorded beside it, and a run
- * with too much of it is `saturated`.
+ * Call after call in turn, so that the calls are spread over one period, at ticks of 1 ms:
+ * all messages of a tick are due at its begin and leave one behind the other. To wake up
+ * costs more than to send, so a generator that woke for each would cost more than what it
+ * measures. Latency counts from the due time, not from when the message got out: a target
+ * that stalls makes its own queue visible (no coordinated omission), and the second of a
+ * tick has its wait behind the first one in its figure. The price is that the generator's
+ * own lateness is in there too; it is recorded beside it, and a run with too much of it is
+ * `saturated`.
  */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -17,6 +18,7 @@
 #include "channel.h"
 #include "common.h"
 
+#define TICK (1 * NS_PER_MS)
 #define LEAD (20 * NS_PER_MS)   /* between arming the schedule and its first message */
 #define DRAIN (2 * NS_PER_S)    /* for the last echoes; what is not back then is lost */
 #define LATE (5 * NS_PER_MS)    /* a message sent later than this was not sent on time */
@@ -29,17 +31,23 @@
 
 static struct {
     Channel *channels;
-    uint64_t count, begin, interval, period, unrecorded, messages;
+    uint64_t count, begin, interval, tick, period, unrecorded, messages;
     uint64_t late, last_echo;
     int epoll;
     Histogram latency, lateness;
 } run;
 
+/* When a message is to be sent; event counts those of the whole run. */
+static uint64_t due(uint64_t event)
+{
+    return run.begin + event * run.interval / run.tick * run.tick;
+}
+
 static void echoed(Channel *channel, uint64_t sequence, uint64_t now)
 {
     if (sequence < run.unrecorded)
         return;
-    histogram_record(&run.latency, now - (channel->first_due + sequence * run.period));
+    histogram_record(&run.latency, now - due(sequence * run.count + channel->index));
     run.last_echo = now;
 }
 
@@ -50,7 +58,7 @@ static void send_due(uint64_t event)
     if (channel->cause[0])
         return;
     if (sequence >= run.unrecorded) {
-        uint64_t lateness = now_ns() - (run.begin + event * run.interval);
+        uint64_t lateness = now_ns() - due(event);
         histogram_record(&run.lateness, lateness);
         run.late += lateness > LATE;
     }
@@ -63,9 +71,7 @@ static void send_due(uint64_t event)
 static void serve(int timeout_ms, int timer)
 {
     struct epoll_event events[EVENTS];
-    int ready = epoll_wait(run.epoll, events, EVENTS, timeout_ms);
-    if (ready < 0 && errno != EINTR)
-        die_errno("epoll_wait");
+    int ready = wait_ready(run.epoll, events, EVENTS, timeout_ms);
     for (int i = 0; i < ready; i++) {
         Channel *channel = events[i].data.ptr;
         if (channel == NULL) {
@@ -81,14 +87,14 @@ static void serve(int timeout_ms, int timer)
 
 static void send_schedule(void)
 {
-    int timer = timer_at(run.begin, run.interval);
+    int timer = timer_at(run.begin, run.tick);
     struct epoll_event wanted = {.events = EPOLLIN, .data.ptr = NULL};
     if (epoll_ctl(run.epoll, EPOLL_CTL_ADD, timer, &wanted) < 0)
         die_errno("epoll_ctl");
     for (uint64_t event = 0; event < run.messages;) {
-        serve(run.begin + event * run.interval <= now_ns() ? 0 : -1, timer);
+        serve(due(event) <= now_ns() ? 0 : -1, timer);
         uint64_t stop = event + BURST < run.messages ? event + BURST : run.messages;
-        for (; event < stop && run.begin + event * run.interval <= now_ns(); event++)
+        for (; event < stop && due(event) <= now_ns(); event++)
             send_due(event);
     }
     close(timer);
@@ -122,6 +128,7 @@ int main(int count, char **words)
     run.unrecorded = option_number(count, words, "unrecorded", 0, each - 1);
     bool text = option_given(count, words, "text");
     run.interval = NS_PER_S / (rate * run.count);
+    run.tick = run.interval > TICK ? run.interval : TICK;
     run.period = run.interval * run.count;
     run.messages = each * run.count;
     run.epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -132,8 +139,6 @@ int main(int count, char **words)
     turn("ready");
     uint64_t cpu = cpu_ns();
     run.begin = now_ns() + LEAD;
-    for (uint64_t i = 0; i < run.count; i++)
-        run.channels[i].first_due = run.begin + i * run.interval;
     send_schedule();
     for (uint64_t end = now_ns() + DRAIN;
          now_ns() < end && any_outstanding(run.channels, (int)run.count);)

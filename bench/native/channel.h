@@ -49,7 +49,6 @@ typedef struct Channel {
     bool text;
 
     uint64_t read;                 /* bytes received in all */
-    uint64_t first_due;            /* for the program: when message 0 is due */
     uint64_t *sent_at;             /* for the program: by sequence modulo its window */
 } Channel;
 

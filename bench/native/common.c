@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -104,6 +105,14 @@ void set_nonblocking(int fd)
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
         die_errno("fcntl");
+}
+
+int wait_ready(int epoll, struct epoll_event *events, int room, int timeout_ms)
+{
+    int ready = epoll_wait(epoll, events, room, timeout_ms);
+    if (ready < 0 && errno != EINTR)
+        die_errno("epoll_wait");
+    return ready < 0 ? 0 : ready;
 }
 
 static struct timespec timespec_of(uint64_t ns)

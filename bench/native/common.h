@@ -40,6 +40,10 @@ size_t raise_descriptor_limit(void);
 /* Make a descriptor non-blocking, or die(). */
 void set_nonblocking(int fd);
 
+/* epoll_wait(2), or die(); how many events there are, none when a signal came instead. */
+struct epoll_event;
+int wait_ready(int epoll, struct epoll_event *events, int room, int timeout_ms);
+
 /* A timer that is readable at `first` (ns, monotonic) and every `interval` after it; 0: once. */
 int timer_at(uint64_t first, uint64_t interval);
 

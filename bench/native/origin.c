@@ -264,9 +264,7 @@ int main(int count, char **words)
     for (;;) {
         struct epoll_event events[EVENTS];
         bool timer = false;
-        int ready = epoll_wait(origin.epoll, events, EVENTS, -1);
-        if (ready < 0 && errno != EINTR)
-            die_errno("epoll_wait");
+        int ready = wait_ready(origin.epoll, events, EVENTS, -1);
         for (int i = 0; i < ready; i++)
             serve(&events[i], &timer);
         if (timer) { /* behind the batch, since it may end sessions that the batch names */

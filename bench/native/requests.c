@@ -162,9 +162,7 @@ static void receive(Connection *connection)
 static void serve(int timeout_ms)
 {
     struct epoll_event events[EVENTS];
-    int ready = epoll_wait(run.epoll, events, EVENTS, timeout_ms);
-    if (ready < 0 && errno != EINTR)
-        die_errno("epoll_wait");
+    int ready = wait_ready(run.epoll, events, EVENTS, timeout_ms);
     for (int i = 0; i < ready; i++) {
         Connection *connection = events[i].data.ptr;
         if (events[i].events & EPOLLOUT && connection->fd >= 0) {

@@ -6,7 +6,6 @@
  * wait because the socket took no more.
  */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -17,7 +16,7 @@
 #include "common.h"
 
 #define DRAIN (3 * NS_PER_S)     /* for the last echoes; what is not back then is lost */
-#define TICK (10 * NS_PER_MS)    /* how often a slow reader reads */
+#define TICK (1 * NS_PER_MS)     /* how often a slow reader reads */
 #define SLOW_BUFFER (64 << 10)   /* of a slow reader's socket: it is a small device */
 #define BLOCK (64 << 10)         /* bytes that go out with one system call, if messages are small */
 #define SCRATCH (256 << 10)
@@ -61,9 +60,7 @@ static void receive(Channel *channel, size_t most)
 static void serve(int timeout_ms)
 {
     struct epoll_event events[EVENTS];
-    int ready = epoll_wait(run.epoll, events, EVENTS, timeout_ms);
-    if (ready < 0 && errno != EINTR)
-        die_errno("epoll_wait");
+    int ready = wait_ready(run.epoll, events, EVENTS, timeout_ms);
     for (int i = 0; i < ready; i++) {
         Channel *channel = events[i].data.ptr;
         if (events[i].events & EPOLLOUT)
