@@ -11,37 +11,61 @@ from bench.client import Channel
 from bench.exchanges import requests_worker
 from bench.native import program
 from bench.opening import count_closed, open_calls
-from bench.outcome import Meter, Outcome, histogram, number, percentiles
+from bench.outcome import Meter, Outcome, histogram, number, percentiles, ready, work
 from bench.probe import Sample
-from bench.scenarios import MIB, Calls, Idle, Requests, Slow, Stream, beside
+from bench.scenarios import beside
+from bench.shapes import MIB, Calls, Idle, Requests, Slow, Stream
 from bench.stats import Histogram
 from bench.targets import Target
 
 __all__ = ["measure_calls", "measure_idle", "measure_stream"]
 
-READY_WAIT = 20.0  # seconds for a worker to start up
 # A load beside takes what is left of the cores: it must not make the generator late.
 BESIDE_NICENESS = 19
+LOOKS = 20  # at the memory while a slow reader reads
+# What a load beside may make larger.
+GROWN = ("p50", "p99", "cpu_us")
 WORK_GRACE = 30.0  # beyond the planned seconds: the workers' own bounds end before
 
 
 def measure_calls(scenario: Calls, target: Target, origin_pid: int | None) -> Outcome:
-    """One round of paced calls, with another load beside them where the scenario says so."""
-    working = scenario.warmup + scenario.seconds + WORK_GRACE
+    """One round of paced calls; with another load beside them, they are measured alone first."""
+    alone = _paced(scenario, target, origin_pid, None)
+    if alone.invalid or not (scenario.flood or scenario.bulk or scenario.idle):
+        return alone
     with ExitStack() as stack:
-        calls = stack.enter_context(open_calls(target.door, scenario.calls))
-        load = stack.enter_context(_calls_worker(scenario, calls))
-        load.hear("ready", READY_WAIT)
+        memory, tunnels = {}, []
+        if scenario.idle:
+            before = target.sample()
+            tunnels = stack.enter_context(open_calls(target.door, scenario.idle))
+            memory = Meter.pss(before, target.sample(), scenario.idle)
         other = _start_beside(scenario, target, stack)
+        outcome = _paced(scenario, target, origin_pid, other)
+        if gone := count_closed(tunnels):
+            outcome.invalid = f"{gone} of {scenario.idle} tunnels were closed while idle"
+    outcome.raw["alone"] = alone.figures
+    outcome.figures |= memory
+    for name in GROWN:
+        if alone.figures.get(name) and name in outcome.figures:
+            short = name.removesuffix("_us")
+            outcome.figures[f"{short}_grown"] = outcome.figures[name] / alone.figures[name]
+    return outcome
+
+
+def _paced(scenario: Calls, target: Target, origin_pid: int | None, other: Child | None) -> Outcome:
+    """The calls once.
+
+    Args:
+        other: a worker that is ready, to work beside them.
+    """
+    seconds = scenario.warmup + scenario.seconds + WORK_GRACE
+    with open_calls(target.door, scenario.calls) as calls, _calls_worker(scenario, calls) as load:
+        ready(load)
         meter = Meter(target, origin_pid)
         if other is not None:
             other.go_on()
-        load.go_on()
-        load.hear("done", working)
-        meter.end()
-        load.go_on()
-        result = load.hear("result", working)
-        answers = _finish(other, working) if other is not None else None
+        result = work(load, meter, seconds)
+        answers = _finish(other, seconds) if other is not None else None
     latency, lateness = histogram(result, "latency"), histogram(result, "lateness")
     outcome = _verified(result, latency, meter)
     outcome.figures["per_second"] = number(result, "per_second")
@@ -64,24 +88,24 @@ def measure_calls(scenario: Calls, target: Target, origin_pid: int | None) -> Ou
 
 def measure_stream(scenario: Stream, target: Target, origin_pid: int | None) -> Outcome:
     """One round of messages as fast as they go, or as fast as a slow reader takes them."""
-    working = scenario.warmup + scenario.seconds + WORK_GRACE
     slow = isinstance(scenario, Slow)
-    loaded: Sample | None = None
+    loaded: list[Sample] = []
+
+    def watch() -> None:
+        """Look at the memory again and again: the most that was held is what counts."""
+        for _ in range(LOOKS):
+            time.sleep((scenario.warmup + scenario.seconds) * 0.95 / LOOKS)
+            seen = target.sample()
+            loaded.extend([] if seen is None else [seen])
+
     with (
         open_calls(target.door, scenario.connections) as calls,
         _stream_worker(scenario, calls) as load,
     ):
-        load.hear("ready", READY_WAIT)
+        ready(load)
         meter = Meter(target, origin_pid)
-        load.go_on()
-        if slow:
-            # Near the end: whatever holds more and more has had its time.
-            time.sleep(scenario.warmup + scenario.seconds * 0.9)
-            loaded = target.sample()
-        load.hear("done", working)
-        meter.end()
-        load.go_on()
-        result = load.hear("result", working)
+        seconds = scenario.warmup + scenario.seconds + WORK_GRACE
+        result = work(load, meter, seconds, watch if slow else None)
     outcome = _verified(result, histogram(result, "latency"), meter)
     outcome.figures["per_second"] = number(result, "per_second")
     outcome.figures["mb_per_second"] = number(result, "mb_per_second")
@@ -91,13 +115,9 @@ def measure_stream(scenario: Stream, target: Target, origin_pid: int | None) -> 
     cpu = number(result, "cpu_ns")
     outcome.figures |= meter.per(count, target.forwards, cpu)
     if slow:
-        outcome.figures |= meter.pss(meter.before, loaded, scenario.connections)
+        outcome.figures |= meter.grown(loaded)
         outcome.raw["loaded"] = loaded
-    full = meter.saturated(cpu)
-    if full and target.forwards > 1:
-        outcome.invalid = outcome.invalid or full
-    elif full:
-        outcome.note = full
+    outcome.judge_load(meter.saturated(cpu), target)
     return outcome
 
 
@@ -154,17 +174,14 @@ def _worker(
 
 
 def _start_beside(scenario: Calls, target: Target, stack: ExitStack) -> Child | None:
-    """The other load of a mixed scenario, ready to go; None when there is none."""
+    """The worker of the other load, ready to go; None when it is only there, or there is none."""
     load = beside(scenario)
     if load is None:
         return None
     if isinstance(load, Requests):
-        worker = stack.enter_context(requests_worker(load, target.door, BESIDE_NICENESS))
-    else:
-        calls = stack.enter_context(open_calls(target.door, load.connections))
-        worker = stack.enter_context(_stream_worker(load, calls, BESIDE_NICENESS))
-    worker.hear("ready", READY_WAIT)
-    return worker
+        return stack.enter_context(requests_worker(load, target.door, BESIDE_NICENESS))
+    calls = stack.enter_context(open_calls(target.door, load.connections))
+    return ready(stack.enter_context(_stream_worker(load, calls, BESIDE_NICENESS)))
 
 
 def _finish(worker: Child, seconds: float) -> dict[str, object]:

@@ -59,6 +59,14 @@ _ALL = (
         "lower",
         "memory of the tree per tunnel, less that before the first one",
     ),
+    Figure("pump_kib", "pump KiB", "KiB", 2, "lower", "the same, of the relay's pumps alone"),
+    Figure("grown_kib", "grown KiB", "KiB", 0, "lower", "what the tree's memory grew by meanwhile"),
+    Figure(
+        "pump_grown_kib", "pump grown", "KiB", 0, "lower", "the same, of the relay's pumps alone"
+    ),
+    Figure("p50_grown", "p50 grown", "times", 2, "lower", "p50 by that of the calls alone"),
+    Figure("p99_grown", "p99 grown", "times", 2, "lower", "p99 by that of the calls alone"),
+    Figure("cpu_grown", "cpu grown", "times", 2, "lower", "cpu us by that of the calls alone"),
     Figure(
         "switches",
         "switches",

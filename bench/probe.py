@@ -17,6 +17,7 @@ __all__ = ["MARK", "Sample", "marked", "sample", "tree"]
 
 MARK = "RELAY_BENCH_RUN"
 PROC = Path("/proc")
+PUMP = b"relay.pump"  # the module that relay/pump_processes.py runs
 NANOSECONDS = 1_000_000_000
 TICK = NANOSECONDS // os.sysconf("SC_CLK_TCK")
 # Fields of /proc/PID/stat counted from behind the command's name (proc(5): state is 3).
@@ -33,6 +34,7 @@ class Sample:
         pss_kib: proportional set size of memory without a file behind it: pages shared
             after a fork count in parts. Code and libraries are left out, since their share
             falls whenever anybody starts another Python.
+        pump_pss_kib: the same of the members that are pumps of a relay.
         switches: voluntary and involuntary context switches of all threads.
         descriptors: open file descriptors.
         processes: how many processes were seen.
@@ -40,6 +42,7 @@ class Sample:
 
     cpu_ns: int
     pss_kib: int
+    pump_pss_kib: int
     switches: int
     descriptors: int
     processes: int
@@ -48,9 +51,11 @@ class Sample:
 def sample(pid: int, mark: str | None = None) -> Sample:
     """Look at the tree of `pid` and what carries `mark`; what has ended meanwhile counts as 0."""
     members = tree(pid, mark)
+    memory = {member: _pss_kib(member) for member in members}
     return Sample(
         cpu_ns=sum(map(_cpu_ns, members)),
-        pss_kib=sum(map(_pss_kib, members)),
+        pss_kib=sum(memory.values()),
+        pump_pss_kib=sum(memory[member] for member in members if _is_pump(member)),
         switches=sum(map(_switches, members)),
         descriptors=sum(map(_descriptors, members)),
         processes=len(members),
@@ -115,6 +120,13 @@ def _cpu_ns(pid: int) -> int:
 
 def _pss_kib(pid: int) -> int:
     return _labelled(PROC / str(pid) / "smaps_rollup", ("Pss_Anon:", "Pss_Shmem:"))
+
+
+def _is_pump(pid: int) -> bool:
+    try:
+        return PUMP in (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _switches(pid: int) -> int:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from bench.children import ChildFailed
 from bench.client import raise_descriptor_limit
+from bench.cores import pinned
 from bench.echoes import measure_calls, measure_idle, measure_stream
 from bench.exchanges import measure_requests, measure_setup
 from bench.outcome import Outcome
-from bench.scenarios import Calls, Idle, Requests, Scenario, Setup, Stream
+from bench.shapes import Calls, Idle, Requests, Scenario, Setup, Stream
 from bench.stats import Histogram
 from bench.targets import Target
 
@@ -50,7 +51,8 @@ def measure(
     """
     raise_descriptor_limit()
     try:
-        outcome = _measure(scenario, target, origin_pid)
+        with pinned(scenario.cores, target.processes(), origin_pid):
+            outcome = _measure(scenario, target, origin_pid)
     except ChildFailed as failed:
         outcome = Outcome(invalid=str(failed))
     return Round(

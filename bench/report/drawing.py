@@ -70,6 +70,7 @@ class End:
 # the colour of what it is a variant of, dashed; the relay alone is strong.
 LOOKS: Mapping[str, Look] = {
     "relay": Look("#d55e00", width=2.8, weight="bold"),
+    "relay-compiled": Look("#d55e00", "-.", 2.4, "bold"),
     "relay-frames": Look("#d55e00", "--", 2.0),
     "direct": Look("#888888", ":", marker="s"),
     "nginx": Look("#0072b2", marker="^"),

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from bench.cores import allowed
+
 __all__ = ["Facts", "describe", "here", "slug"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -73,7 +75,7 @@ def here(arguments: Sequence[str]) -> Facts:
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=platform.machine(),
         processor=_processor(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=len(allowed()),
         kernel=platform.release(),
         load_average=round(os.getloadavg()[0], 2),
         python=f"{platform.python_implementation()} {platform.python_version()}",

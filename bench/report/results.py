@@ -14,7 +14,7 @@ import msgspec
 
 from bench.report.machine import ROOT, Facts, slug
 from bench.rounds import Round
-from bench.scenarios import Scenario
+from bench.shapes import Scenario
 from bench.stats import Histogram
 
 __all__ = ["Part", "Results", "Subject", "Unreadable", "directory", "load", "part_of", "save"]

@@ -17,6 +17,7 @@ INDENT = "  "
 DISPENSABLE = (
     *("origin_cpu_us", "generator_cpu_us", "late_p99", "start_p50", "connect_p50", "echo_p50"),
     *("late_p50", "switches", "p999", "p90", "max", "pss_kib", "per_second", "mb_per_second"),
+    "p99_grown",
 )
 
 

@@ -17,8 +17,8 @@ from typing import Literal
 from bench.children import Child, ChildFailed
 from bench.client import Door, Place
 from bench.opening import http_base, open_calls
-from bench.probe import Sample, sample
-from bench.scenarios import MAX_TUNNELS
+from bench.probe import Sample, sample, tree
+from bench.shapes import MAX_TUNNELS
 
 __all__ = [
     "Kind",
@@ -71,6 +71,10 @@ class Target:
     def sample(self) -> Sample | None:
         """What its processes have used so far; None when they are not ours."""
         return None if self.pid is None else sample(self.pid, self.mark)
+
+    def processes(self) -> set[int]:
+        """Its processes; none when they are not ours."""
+        return set() if self.pid is None else tree(self.pid, self.mark)
 
 
 # What starts a target when it is entered and ends it when it is left.

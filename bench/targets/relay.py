@@ -8,14 +8,19 @@ import secrets
 import signal
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.children import Child, ChildFailed
 from bench.client import Door
 from bench.probe import MARK, sample
 from bench.targets.base import Target, exchange, free_ports
+from bench.targets.compiled import compiled_relay
+from relay.policy.catalog import TokenKey
+from relay.policy.tokens import TOKEN_TTL, Claims, mint
 
 __all__ = ["WAYS", "relay"]
 
@@ -50,14 +55,26 @@ settle_time = 0
 """
 # More places than the largest scenario has calls.
 PLACES = 100_000
+SERVICE_HOST = "bench.bench"
 NOTE = (
     "checks keys and tokens, keeps sessions in a store and follows every frame, which no peer "
     "does; its limits are wide open."
 )
 
 
-# The targets, by the way in which the daemon carries their calls.
-WAYS: Mapping[str, str] = {"relay": "tunnel", "relay-frames": "frames"}
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A target by the way in which the daemon carries its calls; `compiled`: with such a pump."""
+
+    relay: str
+    compiled: bool = False
+
+
+WAYS: Mapping[str, Way] = {
+    "relay": Way("tunnel"),
+    "relay-compiled": Way("tunnel", compiled=True),
+    "relay-frames": Way("frames"),
+}
 
 
 @contextmanager
@@ -68,26 +85,32 @@ def relay(name: str, origin_url: str, mark: str) -> Iterator[Target]:
         name: one of WAYS.
 
     Raises:
-        ChildFailed: it did not become ready in START_WAIT seconds, or passed nothing on.
+        ChildFailed: it could not be built, did not become ready in START_WAIT seconds, or
+            passed nothing on.
     """
-    key = f"pk_bench_{secrets.token_hex(16)}"
+    key, secret = f"pk_bench_{secrets.token_hex(16)}", secrets.token_hex(32)
+    environment = {MARK: mark}
+    if WAYS[name].compiled:
+        # Ahead of the source tree, also in the processes that the daemon starts.
+        environment |= {"PYTHONPATH": str(compiled_relay()), "PYTHONSAFEPATH": "1"}
     with tempfile.TemporaryDirectory(prefix="relay-bench-") as folder:
         directory = Path(folder)
         port, admin_port = free_ports(2)
         path = directory / "relay.toml"
         path.touch(mode=0o600)
-        path.write_text(_config(directory, (port, admin_port), key, origin_url, WAYS[name]))
+        path.write_text(
+            _config(directory, (port, admin_port), (key, secret), origin_url, WAYS[name].relay)
+        )
         with Child(
             name,
             ["-m", "relay", "serve", "--config", str(path)],
-            environment={MARK: mark},
+            environment=environment,
             output="file",
             stop_signal=signal.SIGINT,
             stop_wait=STOP_WAIT,
         ) as child:
             _wait_ready(child, admin_port)
-            base = f"http://127.0.0.1:{port}/v1/public"
-            door = Door(start_url=f"{base}/bench/start", key=key)
+            door = _door(port, key, TokenKey("k1", secret.encode()))
             exchange(child, door)
             yield Target(
                 name,
@@ -100,16 +123,35 @@ def relay(name: str, origin_url: str, mark: str) -> Iterator[Target]:
             )
 
 
-def _config(directory: Path, ports: tuple[int, int], key: str, origin_url: str, way: str) -> str:
+def _door(port: int, key: str, token_key: TokenKey) -> Door:
+    """Calls come with a token minted here, as a service of the organization would do it."""
+
+    def token() -> str:
+        session, expires = str(uuid.uuid4()), int(time.time()) + TOKEN_TTL
+        claims = Claims(SERVICE_HOST, session, expires, secrets.token_urlsafe(12), token_key.id)
+        return mint(claims, token_key)
+
+    base = f"127.0.0.1:{port}"
+    return Door(
+        ws_url=f"ws://{base}/ws/generic/{SERVICE_HOST}",
+        start_url=f"http://{base}/v1/public/bench/start",
+        key=key,
+        token=token,
+    )
+
+
+def _config(
+    directory: Path, ports: tuple[int, int], keys: tuple[str, str], origin_url: str, way: str
+) -> str:
     return CONFIG.format(
         port=ports[0],
         admin_port=ports[1],
         # A JSON string is a TOML basic string as well.
         runtime=json.dumps(str(directory / "run")),
         store=json.dumps(f"sqlite:{directory / 'relay.db'}"),
-        public_key=key,
+        public_key=keys[0],
         private_key=f"sk_bench_{secrets.token_hex(16)}",
-        secret=secrets.token_hex(32),
+        secret=keys[1],
         way=way,
         instance=json.dumps(origin_url),
         places=PLACES,
