@@ -28,7 +28,7 @@ endef
 export SETUP
 
 .PHONY: run test test-clients test-peers compiled test-compiled check style types property \
-	bench bench-quick clean
+	bench bench-core bench-quick clean
 
 run: $(VENV)/ready          ## a working front door with an example bot behind it
 	@exec $(BIN)/relay serve --demo
@@ -75,8 +75,11 @@ types: $(VENV)/ready
 property: $(VENV)/ready     ## the property tests with the deep profile
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -q tests/property
 
-bench: $(VENV)/bench        ## measure this machine, about two hours; see bench/README.md
+bench: $(VENV)/bench        ## measure this machine, some hours; see bench/README.md
 	$(BIN)/python -m bench run
+
+bench-core: $(VENV)/bench   ## what the floors need, a quarter of an hour
+	$(BIN)/python -m bench run --core
 
 bench-quick: $(VENV)/bench  ## two scenarios in short rounds, under three minutes
 	$(BIN)/python -m bench run --quick

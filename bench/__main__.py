@@ -7,20 +7,23 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from bench import targets
 from bench.children import ChildFailed, end_marked
 from bench.client import KEY_VARIABLE
+from bench.core import CORE, CORE_ROUNDS, CORE_TARGETS, core_seconds
 from bench.report import terminal
+from bench.report.agreement import LIMIT, agreement
 from bench.report.comparison import OtherMachine, comparison
 from bench.report.files import write
 from bench.report.machine import here
 from bench.report.results import Unreadable, directory, load, part_of
 from bench.run import Plan, run
-from bench.scenarios import SCENARIOS, Scenario
+from bench.scenarios import SCENARIOS
+from bench.shapes import Scenario
 
 __all__ = ["main"]
 
@@ -46,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "compare":
                 print("\n".join(comparison(load(options.a), load(options.b))))
                 return 0
+            case "agree":
+                lines, agree = agreement(load(options.a), load(options.b))
+                print("\n".join(lines))
+                return 0 if agree else FAILED
             case _:
                 return _report(options.directory)
     except (Unreadable, OtherMachine, OSError) as error:
@@ -70,7 +77,7 @@ def _report(path: Path) -> int:
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, given: list[str]) -> int:
     try:
         scenarios = chosen(options)
-        names = _names(options.targets)
+        names = _names(options.targets, CORE_TARGETS if options.core else targets.NAMES)
         running = [_running(url, options.agent) for url in options.url]
     except ValueError as error:
         parser.error(str(error))
@@ -85,7 +92,8 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, given: li
         options.out.mkdir(parents=True)
         path = options.out
     try:
-        results = run(Plan(scenarios, names, running, options.rounds, facts, path, mark))
+        only = CORE if options.core else {}
+        results = run(Plan(scenarios, names, only, running, options.rounds, facts, path, mark))
         return 0 if results.valid else FAILED
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
@@ -105,28 +113,33 @@ def chosen(options: argparse.Namespace) -> list[Scenario]:
     Raises:
         ValueError: an unknown name, or a number out of its limits.
     """
+    if options.rounds is None:
+        options.rounds = CORE_ROUNDS if options.core else ROUNDS
     if not 1 <= options.rounds <= MAX_ROUNDS:
         raise ValueError(f"--rounds is {options.rounds}; expected 1 to {MAX_ROUNDS}")
     scenarios = []
-    for name in options.scenario or (QUICK if options.quick else SCENARIOS):
+    chosen_by_flag = QUICK if options.quick else CORE if options.core else SCENARIOS
+    for name in options.scenario or chosen_by_flag:
         if name not in SCENARIOS:
             raise ValueError(f"no scenario {name!r}; expected one of {', '.join(SCENARIOS)}")
         scenario = SCENARIOS[name]
         if options.quick:
             scenario = replace(scenario, seconds=QUICK_SECONDS, warmup=QUICK_WARMUP)
+        elif options.core:
+            scenario = replace(scenario, seconds=core_seconds(name))
         if options.seconds is not None:
             scenario = replace(scenario, seconds=options.seconds)
         scenarios.append(scenario)
     return scenarios
 
 
-def _names(given: str | None) -> list[str]:
-    """The targets that were named, all without a choice.
+def _names(given: str | None, default: Iterable[str]) -> list[str]:
+    """The targets that were named, those of the default without a choice.
 
     Raises:
         ValueError: one that is not known, or named twice.
     """
-    names = given.split(",") if given else list(targets.NAMES)
+    names = given.split(",") if given else list(default)
     for name in names:
         if name not in targets.NAMES:
             raise ValueError(f"no target {name!r}; expected some of {','.join(targets.NAMES)}")
@@ -153,7 +166,14 @@ def _parser() -> argparse.ArgumentParser:
         help=f"short rounds, and only {', '.join(QUICK)} if none is named",
     )
     add(
-        "--rounds", type=int, default=ROUNDS, help="how often each target is measured (%(default)s)"
+        "--core",
+        action="store_true",
+        help="only what the floors need, in a quarter of an hour (bench/core.py)",
+    )
+    add(
+        "--rounds",
+        type=int,
+        help=f"how often each target is measured ({ROUNDS}; {CORE_ROUNDS} with --core)",
     )
     add("--targets", metavar="A,B", help="only these; all that are installed otherwise")
     add("--seconds", type=float, help="how long each round records")
@@ -168,6 +188,11 @@ def _parser() -> argparse.ArgumentParser:
     compare = actions.add_parser("compare", help="two runs of one machine, side by side")
     compare.add_argument("a", type=Path, metavar="A", help="directory of the results before")
     compare.add_argument("b", type=Path, metavar="B", help="directory of the results after")
+    agree = actions.add_parser(
+        "agree", help=f"whether two runs of a commit have the same ratios to nginx ({LIMIT:.0%})"
+    )
+    agree.add_argument("a", type=Path, metavar="A")
+    agree.add_argument("b", type=Path, metavar="B")
     report = actions.add_parser("report", help="make summary and plots again from raw.json")
     report.add_argument("directory", type=Path, metavar="DIR")
     return parser

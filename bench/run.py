@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,16 @@ from bench import targets
 from bench.children import ChildFailed
 from bench.report import terminal
 from bench.report.files import write
+from bench.report.floors import judge, terminal_lines
 from bench.report.machine import Facts, describe
 from bench.report.progress import Progress
 from bench.report.results import Results, Subject, part_of, save
 from bench.report.tally import Tally
 from bench.rounds import Round, measure
-from bench.scenarios import Scenario
+from bench.shapes import Scenario
 from bench.targets import Target
 
-__all__ = ["Plan", "run"]
+__all__ = ["Plan", "in_turn", "run"]
 
 ROUND = 0.8  # seconds that a round takes beside its scenario's own: processes start, calls open
 
@@ -31,6 +32,7 @@ class Plan:
 
     Args:
         names: of the targets that the harness starts.
+        only: by scenario, the names to which it is limited; a scenario that is not there meets all.
         given: what runs already.
         rounds: how often each scenario meets each target.
         path: an empty directory for the results.
@@ -39,6 +41,7 @@ class Plan:
 
     scenarios: Sequence[Scenario]
     names: Sequence[str]
+    only: Mapping[str, Sequence[str]]
     given: Sequence[Target]
     rounds: int
     facts: Facts
@@ -101,14 +104,14 @@ def _start(plan: Plan, results: Results, stack: ExitStack) -> tuple[list[Target]
 def _measure(plan: Plan, started: tuple[list[Target], int], results: Results) -> None:
     """All rounds of all scenarios; each scenario is printed and saved when it is done."""
     measured, origin = started
-    each = plan.rounds * len(measured)
-    planned = sum(_planned(scenario) for scenario in plan.scenarios) * each
+    work = [(scenario, _meeting(plan, scenario, measured)) for scenario in plan.scenarios]
+    planned = sum(_planned(scenario) * len(met) for scenario, met in work) * plan.rounds
     progress = Progress(planned, sys.stderr)
-    for place, scenario in enumerate(plan.scenarios, 1):
+    for place, (scenario, met) in enumerate(work, 1):
         progress.begin(f"{scenario.name}, scenario {place} of {len(plan.scenarios)}")
         rounds: list[Round] = []
         try:
-            _rounds(scenario, measured, origin, plan.rounds, rounds, progress)
+            _rounds(scenario, met, origin, plan.rounds, rounds, progress)
         finally:
             progress.clear()
             if rounds:
@@ -116,6 +119,12 @@ def _measure(plan: Plan, started: tuple[list[Target], int], results: Results) ->
         tally = Tally(results.parts[-1], results.subjects)
         print("", *terminal.table(tally), sep="\n", flush=True)
         save(plan.path, results)
+
+
+def _meeting(plan: Plan, scenario: Scenario, measured: Sequence[Target]) -> list[Target]:
+    """The targets that a scenario meets."""
+    only = plan.only.get(scenario.name)
+    return [each for each in measured if only is None or each.name in only or each in plan.given]
 
 
 def _rounds(
@@ -126,15 +135,22 @@ def _rounds(
     rounds: list[Round],
     progress: Progress,
 ) -> None:
-    """Every target once per round, so that a drift of the machine meets them all.
-
-    The order turns round from one round to the next: none always runs after the same one.
-    """
+    """Every target once per round, so that a drift of the machine meets them all."""
     for number in range(1, count + 1):
-        for target in measured if number % 2 else reversed(measured):
+        for target in in_turn(measured, number):
             progress.step(f"{scenario.name} {number}/{count} {target.name}")
             rounds.append(measure(scenario, target, number, origin))
             progress.done(_planned(scenario))
+
+
+def in_turn(measured: Sequence[Target], number: int) -> list[Target]:
+    """The order of a round: every other one goes backwards, and each pair begins elsewhere.
+
+    So none always runs first, or after the same one.
+    """
+    first = (number - 1) // 2 % len(measured)
+    turned = [*measured[first:], *measured[:first]]
+    return turned if number % 2 else turned[::-1]
 
 
 def _planned(scenario: Scenario) -> float:
@@ -144,6 +160,6 @@ def _planned(scenario: Scenario) -> float:
 def _write(path: Path, results: Results) -> None:
     save(path, results)
     said = write(path, results)
-    print(f"\nresults: {path}")
+    print("", *terminal_lines(judge(results)), f"\nresults: {path}", sep="\n")
     if said:
         print(f"bench: {said}", file=sys.stderr)

@@ -9,7 +9,7 @@ from bench.report.tally import Tally, better_of
 from bench.report.text import align, interval, quotient
 from bench.stats import Band, Verdict, compare
 
-__all__ = ["OtherMachine", "comparison"]
+__all__ = ["OtherMachine", "comparison", "same_machine"]
 
 INDENT = "  "
 RATIOS = (
@@ -29,7 +29,7 @@ def comparison(before: Results, after: Results) -> list[str]:
     Raises:
         OtherMachine: the figures of one cannot be held against those of the other.
     """
-    _same_machine(before.facts, after.facts)
+    same_machine(before.facts, after.facts)
     lines = [f"A: {_title(before)}", f"B: {_title(after)}"]
     others = {part.name: part for part in after.parts}
     verdicts: list[Verdict] = []
@@ -49,7 +49,8 @@ def comparison(before: Results, after: Results) -> list[str]:
     return [*lines, "", _conclusion(verdicts), RATIOS]
 
 
-def _same_machine(before: Facts, after: Facts) -> None:
+def same_machine(before: Facts, after: Facts) -> None:
+    """Raise OtherMachine unless figures of the two may be held against each other."""
     other = after.fingerprint
     different = [
         f"{name} {value} and {other[name]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.figures import FIGURES
+from bench.report.floors import judge, markdown_lines
 from bench.report.machine import describe
 from bench.report.results import Part, Results
 from bench.report.tally import Tally
@@ -33,7 +34,7 @@ def summary(results: Results, plots: Sequence[str] = ()) -> str:
         lines += [INTERRUPTED, ""]
     lines += [*_circumstances(results), "", READING, ""]
     tallies = [Tally(part, results.subjects) for part in results.parts]
-    lines += _care(results, tallies)
+    lines += [*_care(results, tallies), *markdown_lines(judge(results))]
     shown: set[str] = set()
     for tally in tallies:
         fitting = [name for name in plots if name not in shown and _belongs(name, tally.part)]

@@ -28,6 +28,7 @@ FACTS = Facts(
 WEIGHTS: Mapping[str, float] = {
     "direct": 1.0,
     "relay": 1.5,
+    "relay-compiled": 1.42,
     "nginx": 1.6,
     "nginx-large": 1.7,
     "haproxy": 1.4,
@@ -42,6 +43,7 @@ WEIGHTS: Mapping[str, float] = {
 KINDS = {
     "direct": "direct",
     "relay": "relay",
+    "relay-compiled": "relay",
     "127.0.0.1:9000": "given",
     "127.0.0.1:8080": "relay",
 }

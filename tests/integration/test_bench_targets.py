@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from bench import native
 from bench.children import Child, ChildFailed
 from bench.client import Door
 from bench.probe import tree
-from bench.targets import NAMES, Target, available, origin
+from bench.rounds import measure
+from bench.scenarios import SCENARIOS
+from bench.targets import NAMES, Target, available, compiled, origin
 from bench.targets.base import Variant, exchange
 from bench.targets.haproxy import HAPROXY, haproxy
 from bench.targets.nginx import NGINX, nginx
@@ -30,6 +33,7 @@ from tests.helpers.scripted_bot import nobody_listens
 
 MIB = 1 << 20
 BETWEEN = (*NGINX, *HAPROXY, *PEERS)
+PARTS = ("start_p50", "connect_p50", "echo_p50")
 WHOLE = ("aiohttp", "aiohttp-uvloop", "websockets")  # they pass whole messages on
 
 # What a harness does that is killed: start a target, say which processes it has, wait.
@@ -164,7 +168,7 @@ def test_a_caller_that_vanishes_ends_the_call_at_the_origin(
 
 
 @pytest.mark.skipif(native.compiler() is None, reason="no C compiler: apt-get install gcc")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "relay-compiled"])
 def test_a_target_starts_serves_and_leaves_nothing(name: str) -> None:
     with origin() as (child, url):
         (start,) = available([name], child, url, f"test-{os.getpid()}")
@@ -179,6 +183,38 @@ def test_a_target_starts_serves_and_leaves_nothing(name: str) -> None:
             assert pids == living(pids)
         if name != "direct":
             assert living(pids) == set()
+
+
+def test_a_compiled_relay_that_cannot_be_built_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Makefile").write_text("compiled:\n\t@echo no header files >&2; false\n")
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.setattr(compiled, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(compiled, "ROOT", tmp_path)
+    with pytest.raises(ChildFailed, match="`make compiled` failed: no header files"):
+        compiled.compiled_relay()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ChildFailed, match="apt-get install make"):
+        compiled.compiled_relay()
+
+
+@pytest.mark.skipif(native.compiler() is None, reason="no C compiler: apt-get install gcc")
+@pytest.mark.parametrize(("name", "parts"), [
+    ("setup", {"connect_p50", "echo_p50"}),
+    ("whole-calls", {"start_p50", "connect_p50", "echo_p50"}),
+])  # fmt: skip
+def test_the_relay_takes_calls_with_a_token_of_either_kind(name: str, parts: set[str]) -> None:
+    one = replace(SCENARIOS[name], seconds=0.3, warmup=0.0)
+    with origin() as (child, url):
+        (start,) = available(["relay"], child, url, f"test-{os.getpid()}")
+        assert not isinstance(start, str)
+        with start as target:
+            result = measure(one, target, 1, child.pid)
+    assert result.invalid == ""
+    assert result.figures["failed"] == 0
+    assert result.histograms["latency"].count > 0
+    assert {figure for figure in result.figures if figure in PARTS} == parts
 
 
 @pytest.mark.parametrize("name", BETWEEN)

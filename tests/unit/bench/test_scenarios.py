@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from bench.figures import FIGURES
-from bench.scenarios import SCENARIOS, Calls, Requests, Scenario, Stream, beside
+from bench.scenarios import SCENARIOS, beside
+from bench.shapes import Calls, Requests, Scenario, Stream
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
@@ -35,7 +36,9 @@ def test_the_points_of_a_series_rise() -> None:
         ("calls", {"calls": 5_000, "rate": 1_000, "seconds": 600.0}),
         ("calls", {"seconds": 0.1}),
         ("bulk-4m", {"in_flight": 9}),
-        ("slow-reader", {"read_rate": 0}),
+        ("slow-reader", {"pushed": 1 << 10}),
+        ("slow-reader", {"seconds": 0.2, "warmup": 0, "connections": 1, "pushed": 16 << 30}),
+        ("mixed-idle", {"idle": 10_001}),
         ("setup", {"workers": 257}),
         ("requests-up", {"size": 5 << 20}),
         ("idle", {"tunnels": 10_001}),

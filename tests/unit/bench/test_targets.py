@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.children import Child
-from bench.scenarios import MAX_TUNNELS
+from bench.shapes import MAX_TUNNELS
 from bench.targets import NAMES, available, base, running
 from bench.targets.haproxy import HAPROXY, haproxy, haproxy_config
 from bench.targets.nginx import NGINX, nginx, nginx_config

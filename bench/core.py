@@ -1,0 +1,49 @@
+"""The selection that the floors need: which scenario meets which targets, in a quarter of an hour.
+
+A run of everything takes hours, and hours change a machine. What is judged has to be
+measured close together, with enough rounds, and without targets that nothing is held against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bench.floors import EITHER, JUDGED, NGINX
+
+__all__ = ["CORE", "CORE_ROUNDS", "CORE_TARGETS", "core_seconds"]
+
+CORE_ROUNDS = 5
+SECONDS = 1.0
+# A slow reader that has to take all in one second is none.
+OWN_SECONDS: Mapping[str, float] = {"slow-reader": 5.0}
+
+_CALLS = ("direct", *JUDGED, *EITHER)
+_BESIDE = ("direct", *JUDGED, *NGINX)
+_SETUP = ("direct", "relay", "nginx", "haproxy")
+_REQUESTS = ("direct", "relay", *NGINX, "aiohttp", "aiohttp-uvloop")
+
+CORE: Mapping[str, tuple[str, ...]] = {
+    "pingpong": _CALLS,
+    "calls": _CALLS,
+    "scale-200": _CALLS,
+    "bulk-64k": _CALLS,
+    "bulk-2x1m": _CALLS,
+    "mixed-http": _BESIDE,
+    "mixed-sessions": _BESIDE,
+    "mixed-bulk": _BESIDE,
+    "setup": _SETUP,
+    "whole-calls": _SETUP,
+    "requests-json": _REQUESTS,
+    "requests-up": _REQUESTS,
+    "requests-down": _REQUESTS,
+    "requests-events": _REQUESTS,
+    "slow-reader": (*JUDGED, "nginx", "haproxy"),
+    # Opening five thousand tunnels takes its time, and each target is held against itself.
+    "mixed-idle": JUDGED,
+}
+CORE_TARGETS = tuple(dict.fromkeys(name for names in CORE.values() for name in names))
+
+
+def core_seconds(name: str) -> float:
+    """How long a round of a scenario records there."""
+    return OWN_SECONDS.get(name, SECONDS)
