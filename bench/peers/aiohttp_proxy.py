@@ -86,7 +86,7 @@ class Proxy:
 async def pass_on(source: Socket, sink: Socket) -> None:
     """Pass messages on until one end closes; then both are closed."""
     try:
-        while True:
+        while not source.closed:  # it is when the other direction was quicker
             message = await source.receive()
             match message.type:
                 case WSMsgType.TEXT:
