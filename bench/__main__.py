@@ -14,7 +14,7 @@ from pathlib import Path
 from bench import targets
 from bench.children import ChildFailed, end_marked
 from bench.client import KEY_VARIABLE
-from bench.core import CORE, CORE_ROUNDS, CORE_TARGETS, core_seconds
+from bench.core import CORE, CORE_ROUNDS, CORE_TARGETS, CORE_WARMUP, core_seconds
 from bench.report import terminal
 from bench.report.agreement import LIMIT, agreement
 from bench.report.comparison import OtherMachine, comparison
@@ -126,7 +126,7 @@ def chosen(options: argparse.Namespace) -> list[Scenario]:
         if options.quick:
             scenario = replace(scenario, seconds=QUICK_SECONDS, warmup=QUICK_WARMUP)
         elif options.core:
-            scenario = replace(scenario, seconds=core_seconds(name))
+            scenario = replace(scenario, seconds=core_seconds(name), warmup=CORE_WARMUP)
         if options.seconds is not None:
             scenario = replace(scenario, seconds=options.seconds)
         scenarios.append(scenario)

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.floors import EITHER, JUDGED, NGINX
+from bench.floors import EITHER, JUDGED
 
-__all__ = ["CORE", "CORE_ROUNDS", "CORE_TARGETS", "core_seconds"]
+__all__ = ["CORE", "CORE_ROUNDS", "CORE_TARGETS", "CORE_WARMUP", "core_seconds"]
 
 CORE_ROUNDS = 5
-SECONDS = 1.0
-# A slow reader that has to take all in one second is none.
-OWN_SECONDS: Mapping[str, float] = {"slow-reader": 5.0}
+CORE_WARMUP = 0.3
+SECONDS = 0.7
+# Tails need more messages, and a slow reader that has to take all in a second is none.
+OWN_SECONDS: Mapping[str, float] = {
+    "mixed-http": 1.2,
+    "mixed-sessions": 1.2,
+    "mixed-bulk": 1.2,
+    "slow-reader": 3.0,
+}
 
 _CALLS = ("direct", *JUDGED, *EITHER)
-_BESIDE = ("direct", *JUDGED, *NGINX)
+_BESIDE = ("direct", *JUDGED, "nginx")
 _SETUP = ("direct", "relay", "nginx", "haproxy")
-_REQUESTS = ("direct", "relay", *NGINX, "aiohttp", "aiohttp-uvloop")
+_REQUESTS = ("direct", "relay", "nginx", "aiohttp-uvloop")
 
 CORE: Mapping[str, tuple[str, ...]] = {
     "pingpong": _CALLS,
     "calls": _CALLS,
+    "calls-apart": _CALLS,
     "scale-200": _CALLS,
     "bulk-64k": _CALLS,
     "bulk-2x1m": _CALLS,
@@ -37,7 +44,7 @@ CORE: Mapping[str, tuple[str, ...]] = {
     "requests-up": _REQUESTS,
     "requests-down": _REQUESTS,
     "requests-events": _REQUESTS,
-    "slow-reader": (*JUDGED, "nginx", "haproxy"),
+    "slow-reader": (*JUDGED, "nginx"),
     # Opening five thousand tunnels takes its time, and each target is held against itself.
     "mixed-idle": JUDGED,
 }

@@ -18,9 +18,9 @@ from typing import Literal
 
 __all__ = ["Cores", "allowed", "pinned", "split"]
 
-# one: everything on one core. two: the load and the origin on one, the target wherever it
-# likes, for targets that have something to gain from a second process.
-Cores = Literal["one", "two"]
+# one: everything on one core. apart: the load and the origin on one, the target on another.
+# two: the target wherever it likes, for those that have something to gain from a second process.
+Cores = Literal["one", "apart", "two"]
 
 
 @cache
@@ -33,7 +33,7 @@ def split(how: Cores, cores: Sequence[int]) -> tuple[set[int], set[int]]:
     """The cores of the load with the origin, and those of the target."""
     if how == "one":
         return {cores[-1]}, {cores[-1]}
-    return {cores[0]}, set(cores)
+    return {cores[0]}, {cores[-1]} if how == "apart" else set(cores)
 
 
 @contextmanager

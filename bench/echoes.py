@@ -31,7 +31,7 @@ WORK_GRACE = 30.0  # beyond the planned seconds: the workers' own bounds end bef
 def measure_calls(scenario: Calls, target: Target, origin_pid: int | None) -> Outcome:
     """One round of paced calls; with another load beside them, they are measured alone first."""
     alone = _paced(scenario, target, origin_pid, None)
-    if alone.invalid or not (scenario.flood or scenario.bulk or scenario.idle):
+    if alone.invalid or not scenario.mixed:
         return alone
     with ExitStack() as stack:
         memory, tunnels = {}, []

@@ -18,12 +18,13 @@ from bench.report.progress import Progress
 from bench.report.results import Results, Subject, part_of, save
 from bench.report.tally import Tally
 from bench.rounds import Round, measure
-from bench.shapes import Scenario
+from bench.shapes import Calls, Scenario
 from bench.targets import Target
 
 __all__ = ["Plan", "in_turn", "run"]
 
-ROUND = 0.8  # seconds that a round takes beside its scenario's own: processes start, calls open
+OPENING = 0.002  # seconds for each of many tunnels
+ROUND = 0.4  # seconds that a round takes beside its scenario's own: processes start, calls open
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,10 @@ def in_turn(measured: Sequence[Target], number: int) -> list[Target]:
 
 
 def _planned(scenario: Scenario) -> float:
-    return scenario.warmup + scenario.seconds + ROUND
+    once = scenario.warmup + scenario.seconds + ROUND
+    if isinstance(scenario, Calls) and scenario.mixed:
+        return 2 * once + scenario.idle * OPENING
+    return once
 
 
 def _write(path: Path, results: Results) -> None:

@@ -132,6 +132,7 @@ _ALL: tuple[Scenario, ...] = (
         cpu_per="second",
     ),
     _calls("calls", "20 ms audio both ways: round trip from the intended send time"),
+    _calls("calls-apart", "the same with the target on a core of its own", cores="apart"),
     _calls("calls-pipecat", "the same in Pipecat's protobuf frames of 16 kHz audio", size=651),
     _calls("calls-twilio", "the same in Twilio's JSON", size=390, kind="text"),
     _calls("calls-exotel", "Exotel's JSON, ten times a second", size=2287, rate=10, kind="text"),

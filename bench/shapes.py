@@ -100,6 +100,11 @@ class Calls(Scenario):
         messages = self.calls * self.rate * (self.seconds + self.warmup)
         _within("messages of a round", messages, 1, MAX_MESSAGES)
 
+    @property
+    def mixed(self) -> bool:
+        """Whether there is another load beside the calls; they are measured alone as well."""
+        return bool(self.flood or self.bulk or self.idle)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream(Scenario):

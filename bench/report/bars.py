@@ -53,7 +53,8 @@ def _panel(axes: Any, tally: Tally, names: Sequence[str], shown: str, columns: i
     for place, name in enumerate(names):
         one, each = look(name, tally.kind(name), names), bands.get(name)
         if each is None:
-            axes.text(highest * 0.02, place, "nothing valid", va="center", color=FAINT, size=8)
+            text = "nothing valid" if tally.tried(name) else "not measured here"
+            axes.text(highest * 0.02, place, text, va="center", color=FAINT, size=8)
             continue
         variant = one.dashes != "-" and tally.kind(name) != "direct"
         axes.barh(

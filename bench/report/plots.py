@@ -22,6 +22,7 @@ TITLES = {
     "mb_per_second": "Throughput",
     "per_second": "Calls and requests per second",
     "pss_kib": "Memory per tunnel",
+    "grown_kib": "Memory that slow readers cost",
 }
 
 
@@ -66,7 +67,7 @@ def _groups(alone: Sequence[Tally]) -> list[Group]:
         members = [t for t in alone if t.part.cpu_per == per and t.bands("cpu_us")]
         file = f"cpu-per-{per.replace(' ', '-')}"
         groups.append(Group(file, f"CPU per {per}", "cpu_us", members))
-    for name in ("per_second", "pss_kib"):
+    for name in ("per_second", "pss_kib", "grown_kib"):
         members = [t for t in alone if t.part.main == name and t.bands(name)]
         groups.append(Group(name.replace("_", "-"), TITLES[name], name, members))
     return [group for group in groups if group.tallies]
@@ -88,4 +89,7 @@ def _small(facts: Facts, tallies: Sequence[Tally]) -> list[str]:
     lines = textwrap.wrap(text, SMALL_WIDTH) if left_out else []
     rounds = max((tally.tried(name) for tally in tallies for name in tally.names), default=0)
     where = f"{facts.processor}, {facts.cores} cores ({facts.machine}), Linux {facts.kernel}"
-    return [*lines, f"{where} · commit {facts.commit} · {facts.at[:10]} · {rounds} rounds"]
+    return [
+        *lines,
+        f"{where} · commit {facts.commit} · {facts.at[:10]} · {rounds} round{'s' if rounds != 1 else ''}",
+    ]

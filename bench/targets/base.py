@@ -7,9 +7,12 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
+import tempfile
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,8 +32,8 @@ __all__ = [
     "exchange",
     "find",
     "free_ports",
+    "in_front",
     "served",
-    "wait_listening",
 ]
 
 Kind = Literal["direct", "relay", "peer", "given"]
@@ -122,7 +125,7 @@ def free_ports(count: int) -> list[int]:
             listener.close()
 
 
-def wait_listening(child: Child, port: int) -> None:
+def _wait_listening(child: Child, port: int) -> None:
     """Return when connections to the port are accepted.
 
     Raises:
@@ -145,6 +148,45 @@ def served(child: Child, door: Door, note: str) -> Target:
     """The peer that a process is, when it has passed a real exchange on. Raises ChildFailed."""
     exchange(child, door)
     return Target(child.name, door, "peer", pid=child.pid, idle=sample(child.pid), note=note)
+
+
+@contextmanager
+def in_front(
+    program: Path, variant: Variant, configure: Callable[[Path, int], Sequence[str]]
+) -> Iterator[Target]:
+    """Run a reverse proxy as a peer, its files in a directory that goes with it.
+
+    Args:
+        configure: writes a configuration into the directory, for this port of loopback; the
+            arguments that make the program take it.
+
+    Raises:
+        ChildFailed: it did not listen, or passed nothing on.
+    """
+    with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
+        (port,) = free_ports(1)
+        command = configure(Path(name), port)
+        with Child(variant.name, command, program=program, output="file") as child:
+            try:
+                _wait_listening(child, port)
+                base = f"127.0.0.1:{port}"
+                door = Door(ws_url=f"ws://{base}/ws", http_url=f"http://{base}")
+                yield served(child, door, variant.note)
+            finally:
+                child.end()
+                _end_group(child.pid)
+
+
+def _end_group(leader: int) -> None:
+    """Kill what a process left behind that was killed itself; a worker would go on for ever.
+
+    They are found by their process group: nginx writes its title over the environment, so no
+    mark could be found in it (bench/probe.py).
+    """
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 def exchange(child: Child, door: Door) -> None:

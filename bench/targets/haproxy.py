@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from bench.children import Child
-from bench.client import Door
 from bench.targets.base import (
     SPARE_DESCRIPTORS,
     Start,
-    Target,
     Variant,
     descriptor_limit,
     find,
-    free_ports,
-    served,
-    wait_listening,
+    in_front,
 )
 
 __all__ = ["HAPROXY", "haproxy", "haproxy_config"]
@@ -62,7 +54,13 @@ MISSING = "haproxy is not installed: apt-get install haproxy"
 def haproxy(variant: Variant, origin: str) -> Start | str:
     """What starts HAProxy before the origin at host:port, or the sentence that it is missing."""
     program = find("haproxy")
-    return MISSING if program is None else _start(program, variant, origin)
+
+    def configure(directory: Path, port: int) -> list[str]:
+        path = directory / "haproxy.cfg"
+        path.write_text(haproxy_config(variant, origin, port))
+        return ["-db", "-f", str(path)]  # -db: in the foreground, one process without a master
+
+    return MISSING if program is None else in_front(program, variant, configure)
 
 
 def haproxy_config(variant: Variant, origin: str, port: int) -> str:
@@ -73,19 +71,3 @@ def haproxy_config(variant: Variant, origin: str, port: int) -> str:
         port=port,
         origin=origin,
     )
-
-
-@contextmanager
-def _start(program: Path, variant: Variant, origin: str) -> Iterator[Target]:
-    with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
-        (port,) = free_ports(1)
-        path = Path(name) / "haproxy.cfg"
-        path.write_text(haproxy_config(variant, origin, port))
-        # -db: stay in the foreground, one process without a master.
-        command = ["-db", "-f", str(path)]
-        with Child(variant.name, command, program=program, output="file") as child:
-            wait_listening(child, port)
-            base = f"127.0.0.1:{port}"
-            yield served(
-                child, Door(ws_url=f"ws://{base}/ws", http_url=f"http://{base}"), variant.note
-            )

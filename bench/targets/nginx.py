@@ -6,24 +6,9 @@ import grp
 import json
 import os
 import pwd
-import signal
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from bench.children import Child
-from bench.client import Door
-from bench.targets.base import (
-    Start,
-    Target,
-    Variant,
-    descriptor_limit,
-    find,
-    free_ports,
-    served,
-    wait_listening,
-)
+from bench.targets.base import Start, Variant, descriptor_limit, find, in_front
 
 __all__ = ["NGINX", "nginx", "nginx_config"]
 
@@ -105,7 +90,13 @@ MISSING = "nginx is not installed: apt-get install nginx-light"
 def nginx(variant: Variant, origin: str) -> Start | str:
     """What starts nginx before the origin at host:port, or the sentence that it is missing."""
     program = find("nginx")
-    return MISSING if program is None else _start(program, variant, origin)
+
+    def configure(directory: Path, port: int) -> list[str]:
+        path = directory / "nginx.conf"
+        path.write_text(nginx_config(variant, origin, port, directory))
+        return ["-p", str(directory), "-c", str(path)]
+
+    return MISSING if program is None else in_front(program, variant, configure)
 
 
 def nginx_config(variant: Variant, origin: str, port: int, directory: Path) -> str:
@@ -118,37 +109,6 @@ def nginx_config(variant: Variant, origin: str, port: int, directory: Path) -> s
         port=port,
         settings=variant.settings,
     )
-
-
-@contextmanager
-def _start(program: Path, variant: Variant, origin: str) -> Iterator[Target]:
-    with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
-        directory = Path(name)
-        (port,) = free_ports(1)
-        path = directory / "nginx.conf"
-        path.write_text(nginx_config(variant, origin, port, directory))
-        command = ["-p", name, "-c", str(path)]
-        with Child(variant.name, command, program=program, output="file") as child:
-            try:
-                wait_listening(child, port)
-                base = f"127.0.0.1:{port}"
-                door = Door(ws_url=f"ws://{base}/ws", http_url=f"http://{base}")
-                yield served(child, door, variant.note)
-            finally:
-                child.end()
-                _end_workers(child.pid)
-
-
-def _end_workers(master: int) -> None:
-    """Kill what a master left behind that was killed itself; its workers would go on for ever.
-
-    They are found by their process group, which the master leads: nginx writes its title
-    over the environment, so no mark could be found in it (bench/probe.py).
-    """
-    try:
-        os.killpg(master, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _user() -> str:

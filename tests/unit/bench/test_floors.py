@@ -36,7 +36,7 @@ def test_the_core_selection_measures_every_floor(floor: Floor) -> None:
 def test_the_core_selection_names_what_there_is() -> None:
     assert set(CORE) <= set(SCENARIOS)
     assert set(CORE_TARGETS) <= set(targets.NAMES)
-    assert all(core_seconds(name) >= 1 for name in CORE)
+    assert all(0.5 <= core_seconds(name) <= 5 for name in CORE)
 
 
 @pytest.mark.parametrize("floor", FLOORS, ids=lambda floor: f"{floor.scenario}-{floor.figure}")
