@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.floors import EITHER, JUDGED
+from bench.floors import EITHER, JUDGED, PURE
 
 __all__ = ["CORE", "CORE_ROUNDS", "CORE_TARGETS", "CORE_WARMUP", "core_seconds"]
 
@@ -20,7 +20,7 @@ OWN_SECONDS: Mapping[str, float] = {
     "mixed-http": 1.2,
     "mixed-sessions": 1.2,
     "mixed-bulk": 1.2,
-    "slow-reader": 3.0,
+    "slow-reader": 5.0,
 }
 
 _CALLS = ("direct", *JUDGED, *EITHER)
@@ -45,8 +45,8 @@ CORE: Mapping[str, tuple[str, ...]] = {
     "requests-down": _REQUESTS,
     "requests-events": _REQUESTS,
     "slow-reader": (*JUDGED, "nginx"),
-    # Opening five thousand tunnels takes its time, and each target is held against itself.
-    "mixed-idle": JUDGED,
+    # Opening five thousand tunnels takes its time, and the target is held against itself.
+    "mixed-idle": (PURE,),
 }
 CORE_TARGETS = tuple(dict.fromkeys(name for names in CORE.values() for name in names))
 

@@ -23,6 +23,7 @@ __all__ = ["measure_calls", "measure_idle", "measure_stream"]
 # A load beside takes what is left of the cores: it must not make the generator late.
 BESIDE_NICENESS = 19
 LOOKS = 20  # at the memory while a slow reader reads
+MOSTLY = 0.9  # of what was to be pushed
 # What a load beside may make larger.
 GROWN = ("p50", "p99", "cpu_us")
 WORK_GRACE = 30.0  # beyond the planned seconds: the workers' own bounds end before
@@ -88,7 +89,6 @@ def _paced(scenario: Calls, target: Target, origin_pid: int | None, other: Child
 
 def measure_stream(scenario: Stream, target: Target, origin_pid: int | None) -> Outcome:
     """One round of messages as fast as they go, or as fast as a slow reader takes them."""
-    slow = isinstance(scenario, Slow)
     loaded: list[Sample] = []
 
     def watch() -> None:
@@ -105,7 +105,7 @@ def measure_stream(scenario: Stream, target: Target, origin_pid: int | None) -> 
         ready(load)
         meter = Meter(target, origin_pid)
         seconds = scenario.warmup + scenario.seconds + WORK_GRACE
-        result = work(load, meter, seconds, watch if slow else None)
+        result = work(load, meter, seconds, watch if isinstance(scenario, Slow) else None)
     outcome = _verified(result, histogram(result, "latency"), meter)
     outcome.figures["per_second"] = number(result, "per_second")
     outcome.figures["mb_per_second"] = number(result, "mb_per_second")
@@ -114,9 +114,12 @@ def measure_stream(scenario: Stream, target: Target, origin_pid: int | None) -> 
         count *= scenario.size / MIB
     cpu = number(result, "cpu_ns")
     outcome.figures |= meter.per(count, target.forwards, cpu)
-    if slow:
+    if isinstance(scenario, Slow):
         outcome.figures |= meter.grown(loaded)
         outcome.raw["loaded"] = loaded
+        came = number(result, "echoed") * scenario.size
+        if came < MOSTLY * scenario.pushed:
+            outcome.note = f"only {came / MIB:.0f} MiB came through in time"
     outcome.judge_load(meter.saturated(cpu), target)
     return outcome
 

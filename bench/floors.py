@@ -63,7 +63,7 @@ FLOORS = (
     Floor("calls beside bulk, p99 to alone", "mixed-bulk", "p99_grown", (), 2.0, 2.0, 1.3),
     Floor("calls beside 5000 idle, CPU to alone", "mixed-idle", "cpu_grown", (), 1.1, 1.1),
     Floor("5000 idle, pump memory each", "mixed-idle", "pump_kib", (), 2.5, 2.5, 2.0, " KiB"),
-    Floor("1 GiB to slow readers, pump grows",
+    Floor("1 GiB to a slow reader, pump grows",
           "slow-reader", "pump_grown_kib", (), 1024, 1024, None, " KiB"),
     Floor("small JSON, 16 connections, per second",
           "requests-json", "per_second", ("aiohttp-uvloop",), 0.6, 0.6),

@@ -15,7 +15,7 @@ __all__ = ["Meter", "Outcome", "histogram", "number", "percentiles", "ready", "w
 
 NS_PER_US = 1_000
 READY_WAIT = 20.0  # seconds for a worker to start up
-# An end of the load that used more of a core than this was what limited it.
+# A load that used more of its core than this was what limited the round.
 FULL = 0.95
 
 
@@ -33,12 +33,10 @@ class Outcome:
         """A round in which the load was the limit does not count, unless the load is all there is.
 
         Args:
-            saturated: which end of it; "" when none was.
+            saturated: how much of it; "" when it was not.
         """
-        if saturated and target.forwards > 1:
+        if target.forwards > 1:
             self.invalid = self.invalid or saturated
-        elif saturated:
-            self.note = saturated
 
 
 class Meter:
@@ -111,17 +109,16 @@ class Meter:
         return {name: float(value) for name, value in figures.items()}
 
     def saturated(self, generator_ns: float) -> str:
-        """Which end of the load used a whole core; "" when none did.
+        """How much of their core generator and origin used, when that was all; "" otherwise.
 
-        In a closed loop that end, not the target, then sets the pace. Ends that share their
-        core with the target never come up to that: what they cost is in its figures.
+        In a closed loop they, not the target, then set the pace. Where the target is on the
+        same core that means that it cost next to nothing.
         """
-        shares = {"generator": generator_ns / 1e9 / self._seconds}
+        used = generator_ns
         if self._origin_before is not None and self._origin_after is not None:
-            used = self._origin_after.cpu_ns - self._origin_before.cpu_ns
-            shares["origin"] = used / 1e9 / self._seconds
-        full = [f"the {end} used {share:.0%}" for end, share in shares.items() if share > FULL]
-        return f"saturated: {' and '.join(full)} of a core" if full else ""
+            used += self._origin_after.cpu_ns - self._origin_before.cpu_ns
+        share = used / 1e9 / self._seconds
+        return f"saturated: the load used {share:.0%} of its core" if share > FULL else ""
 
     def raw(self) -> dict[str, object]:
         """All samples."""

@@ -17,7 +17,8 @@
 
 #define DRAIN (3 * NS_PER_S)     /* for the last echoes; what is not back then is lost */
 #define TICK (1 * NS_PER_MS)     /* how often a slow reader reads */
-#define SLOW_BUFFER (64 << 10)   /* of a slow reader's socket: it is a small device */
+#define SLOW_BUFFER (64 << 10)   /* of a slow reader's socket at least: it is a small device */
+#define SLOW_TICKS 2             /* whose reading it holds, or it could not keep its rate */
 #define BLOCK (64 << 10)         /* bytes that go out with one system call, if messages are small */
 #define SCRATCH (256 << 10)
 #define MAX_IN_FLIGHT 1024
@@ -124,7 +125,8 @@ static void open_channels(const int *descriptors, size_t size, bool text)
         channel_open(channel, run.epoll, descriptors[i], (uint32_t)i, size, text,
                      slots < run.in_flight ? slots : run.in_flight, run.read_rate ? 0 : EPOLLIN);
         channel->sent_at = allocate(run.in_flight, sizeof *channel->sent_at);
-        int buffer = SLOW_BUFFER;
+        int most = (int)(run.read_rate * TICK / NS_PER_S * SLOW_TICKS);
+        int buffer = most > SLOW_BUFFER ? most : SLOW_BUFFER;
         if (run.read_rate)
             setsockopt(channel->fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
     }

@@ -22,7 +22,7 @@ TITLES = {
     "mb_per_second": "Throughput",
     "per_second": "Calls and requests per second",
     "pss_kib": "Memory per tunnel",
-    "grown_kib": "Memory that slow readers cost",
+    "grown_kib": "Memory that a slow reader costs",
 }
 
 
@@ -89,7 +89,5 @@ def _small(facts: Facts, tallies: Sequence[Tally]) -> list[str]:
     lines = textwrap.wrap(text, SMALL_WIDTH) if left_out else []
     rounds = max((tally.tried(name) for tally in tallies for name in tally.names), default=0)
     where = f"{facts.processor}, {facts.cores} cores ({facts.machine}), Linux {facts.kernel}"
-    return [
-        *lines,
-        f"{where} · commit {facts.commit} · {facts.at[:10]} · {rounds} round{'s' if rounds != 1 else ''}",
-    ]
+    count = "1 round" if rounds == 1 else f"{rounds} rounds"
+    return [*lines, f"{where} · commit {facts.commit} · {facts.at[:10]} · {count}"]
