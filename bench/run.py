@@ -105,7 +105,8 @@ def _start(plan: Plan, results: Results, stack: ExitStack) -> tuple[list[Target]
 def _measure(plan: Plan, started: tuple[list[Target], int], results: Results) -> None:
     """All rounds of all scenarios; each scenario is printed and saved when it is done."""
     measured, origin = started
-    work = [(scenario, _meeting(plan, scenario, measured)) for scenario in plan.scenarios]
+    met_by = ((scenario, _meeting(plan, scenario, measured)) for scenario in plan.scenarios)
+    work = [(scenario, met) for scenario, met in met_by if met]
     planned = sum(_planned(scenario) * len(met) for scenario, met in work) * plan.rounds
     progress = Progress(planned, sys.stderr)
     for place, (scenario, met) in enumerate(work, 1):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bench.figures import FIGURES
+from itertools import product
+
 from bench.report.comparison import same_machine
 from bench.report.results import Results
 from bench.report.tally import Tally
@@ -12,7 +13,8 @@ __all__ = ["LIMIT", "agreement"]
 
 # By how much a ratio may differ from one run to the other, as a share of the smaller one.
 LIMIT = 0.15
-FIGURES_HELD = ("p50", "cpu_us")  # tails are told with their spread and promise nothing
+HELD = ("p50", "cpu_us")  # tails are told with their spread and promise nothing
+AGREE = "agree"
 BASES = ("nginx", "nginx-large")
 
 
@@ -24,28 +26,30 @@ def agreement(first: Results, second: Results) -> tuple[list[str], bool]:
     """
     same_machine(first.facts, second.facts)
     rows = [["scenario", "ratio", "A", "B", "differ by", ""]]
-    apart = 0
     others = {part.name: part for part in second.parts}
     for part in first.parts:
-        if part.name not in others or part.numbers != others[part.name].numbers:
-            continue
-        left, right = Tally(part, first.subjects), Tally(others[part.name], second.subjects)
-        for figure in FIGURES_HELD:
-            for relay in left.relays:
-                for base in BASES:
-                    before, after = (t.ratio(relay, base, figure) for t in (left, right))
-                    if before is None or after is None or not before.middle or not after.middle:
-                        continue
-                    low, high = sorted((before.middle, after.middle))
-                    differ = high / low - 1
-                    apart += differ > LIMIT
-                    said = "agree" if differ <= LIMIT else "APART"
-                    name = f"{plain(figure)} {relay}/{base}"
-                    cells = [quotient(before), quotient(after), f"{differ:.0%}", said]
-                    rows.append([part.name, name, *cells])
-    count = len(rows) - 1
-    if not count:
+        other = others.get(part.name)
+        if other is not None and part.numbers == other.numbers:
+            rows += _scenario(Tally(part, first.subjects), Tally(other, second.subjects))
+    said = [row[-1] for row in rows[1:]]
+    if not said:
         return ["the runs have no ratio to nginx in common"], False
-    heads = ", ".join(FIGURES[figure].about for figure in FIGURES_HELD)
-    said = f"{count} ratios ({heads}): {count - apart} within {LIMIT:.0%}, {apart} apart"
-    return [*align(rows), "", said], not apart
+    agreed = said.count(AGREE)
+    line = f"{len(said)} ratios of median latency and CPU to nginx: {agreed} within {LIMIT:.0%}"
+    return [*align(rows), "", f"{line}, {len(said) - agreed} not"], agreed == len(said)
+
+
+def _scenario(left: Tally, right: Tally) -> list[list[str]]:
+    """The ratios of one scenario; one that a run has no valid rounds for is no agreement."""
+    rows = []
+    for figure, relay, base in product(HELD, left.relays, BASES):
+        before, after = (tally.ratio(relay, base, figure) for tally in (left, right))
+        if before is None and after is None:
+            continue
+        differ, said = "-", "ONLY IN ONE"
+        if before is not None and after is not None and before.middle and after.middle:
+            low, high = sorted((before.middle, after.middle))
+            differ, said = f"{high / low - 1:.0%}", AGREE if high / low - 1 <= LIMIT else "APART"
+        name = f"{plain(figure)} {relay}/{base}"
+        rows.append([left.part.name, name, quotient(before), quotient(after), differ, said])
+    return rows

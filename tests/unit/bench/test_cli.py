@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import native
 from bench.__main__ import main
 from bench.report.results import Results, save
 from bench.scenarios import SCENARIOS
@@ -75,6 +76,23 @@ def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     b = saved(tmp_path / "b", multiplied(before, "relay", "cpu_us", 2))
     assert main(["compare", a, b]) == 0
     assert "higher, worse" in capsys.readouterr().out
+
+
+def test_agree_exits_with_its_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = results(messages=20)
+    a, b = saved(tmp_path / "a", before), saved(tmp_path / "b", before)
+    c = saved(tmp_path / "c", multiplied(before, "relay", "cpu_us", 2))
+    assert main(["agree", a, b]) == 0
+    assert main(["agree", a, c]) == 1
+    assert "APART" in capsys.readouterr().out
+
+
+def test_a_selection_that_meets_no_target_is_nothing_measured(tmp_path: Path) -> None:
+    if native.compiler() is None:
+        pytest.skip("no C compiler: apt-get install gcc")
+    out = tmp_path / "out"
+    assert main(["run", "--core", "mixed-idle", "--targets", "direct", "--out", str(out)]) == 1
+    assert not out.exists()
 
 
 def test_compare_refuses_another_machine(

@@ -16,7 +16,7 @@ from bench.report.results import Results
 from bench.report.summary import summary
 from bench.report.tally import better_of
 from bench.scenarios import SCENARIOS
-from tests.helpers.bench_results import FACTS, multiplied, results
+from tests.helpers.bench_results import FACTS, multiplied, results, spoilt
 
 NAMES = ("direct", "relay", "relay-compiled", "nginx", "nginx-large", "haproxy")
 
@@ -132,6 +132,16 @@ def test_a_machine_that_is_slower_as_a_whole_is_no_disagreement() -> None:
     before = results(messages=50)
     slower = multiplied(multiplied(before, "relay", "p50", 3), "nginx", "p50", 3)
     assert agreement(before, slower)[1]
+
+
+def test_a_ratio_that_only_one_run_has_is_no_agreement() -> None:
+    before = results(messages=50)
+    after = replace(before, parts=list(before.parts))
+    for number in (1, 2, 3):
+        after.parts[0] = spoilt(after.parts[0], "nginx", number, "saturated")
+    lines, agree = agreement(before, after)
+    assert not agree
+    assert any(line.endswith("ONLY IN ONE") for line in lines)
 
 
 def test_runs_without_a_common_ratio_do_not_agree() -> None:
