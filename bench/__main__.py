@@ -31,6 +31,7 @@ RESULTS = Path(__file__).parent / "results"
 ROUNDS, MAX_ROUNDS = 3, 100
 QUICK = ("calls", "setup")
 QUICK_SECONDS, QUICK_WARMUP = 1.0, 0.25
+SLOW_TO_BUILD = ("relay-compiled",)  # a minute, once, which a quick run has not
 FAILED, USAGE = 1, 2
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
@@ -77,7 +78,7 @@ def _report(path: Path) -> int:
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, given: list[str]) -> int:
     try:
         scenarios = chosen(options)
-        names = _names(options.targets, CORE_TARGETS if options.core else targets.NAMES)
+        names = _names(options.targets, _usual(options))
         running = [_running(url, options.agent) for url in options.url]
     except ValueError as error:
         parser.error(str(error))
@@ -146,6 +147,13 @@ def _names(given: str | None, default: Iterable[str]) -> list[str]:
         if names.count(name) > 1:
             raise ValueError(f"target {name!r} is named twice")
     return names
+
+
+def _usual(options: argparse.Namespace) -> Iterable[str]:
+    """The targets of a run that names none."""
+    if options.core:
+        return CORE_TARGETS
+    return [name for name in targets.NAMES if not options.quick or name not in SLOW_TO_BUILD]
 
 
 def _running(url: str, agent: str) -> targets.Target:
