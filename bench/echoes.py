@@ -32,7 +32,7 @@ WORK_GRACE = 30.0  # beyond the planned seconds: the workers' own bounds end bef
 def measure_calls(scenario: Calls, target: Target, origin_pid: int | None) -> Outcome:
     """One round of paced calls; with another load beside them, they are measured alone first."""
     alone = _paced(scenario, target, origin_pid, None)
-    if alone.invalid or not scenario.mixed:
+    if not scenario.mixed:
         return alone
     with ExitStack() as stack:
         memory, tunnels = {}, []
@@ -44,6 +44,7 @@ def measure_calls(scenario: Calls, target: Target, origin_pid: int | None) -> Ou
         outcome = _paced(scenario, target, origin_pid, other)
         if gone := count_closed(tunnels):
             outcome.invalid = f"{gone} of {scenario.idle} tunnels were closed while idle"
+    outcome.invalid = outcome.invalid or alone.invalid
     outcome.raw["alone"] = alone.figures
     outcome.figures |= memory
     for name in GROWN:
