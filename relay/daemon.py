@@ -185,7 +185,7 @@ class Daemon:
                     self._on_ready(public_url, _url_of(admin[0]))
                     self._supervisor.tell("READY=1", f"STATUS=listens on {public_url}")
                     background.start_soon(self._supervisor.keep_alive)
-                    await self._wait_end(front, listener)
+                    await self._wait_end(front, pool, listener)
                     connections.cancel_scope.cancel()
                 await self._end_calls(front, processes)
                 await pool.end(self._hurry)
@@ -261,10 +261,11 @@ class Daemon:
             self._supervisor.tell("STOPPING=1")
             self._ending.set()
 
-    async def _wait_end(self, front: Front, listener: Listener) -> None:
+    async def _wait_end(self, front: Front, pool: Instances, listener: Listener) -> None:
         """Return when no call is left to wait for, or nobody wants to wait."""
         await self._ending.wait()
         front.draining = True
+        pool.drain()
         listener.end_idle()
         with trio.move_on_after(self._config.limits.drain_timeout):
             # What was under way goes on to its answer, and a caller who was let in to a call.

@@ -28,10 +28,11 @@ ROUTE = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 ICE_URL = re.compile(r"(?:stuns?|turns?):[^\s\x00-\x1f?#]+(?:\?transport=(?:udp|tcp))?")
 AGENT_FORM = "1 to 54 lower-case letters, digits and inner hyphens"
 BOTS = 'a list such as ["http://127.0.0.1:7860"], or a command that starts them'
-NO_MINIMUM = "bots are started on demand"
+DEFAULT_MOST = Agent("", "").max_agents
 # Keys that say how `command` is run; with `instances` they would have no meaning.
 OF_COMMAND = (
-    "cwd", "env", "max_agents", "reuse_process", "start_timeout", "stop_timeout", "log_size",
+    "cwd", "env", "min_agents", "max_agents", "spare_places", "idle_retirement", "reuse_process",
+    "start_timeout", "stop_timeout", "log_size",
 )  # fmt: skip
 # Keys that say how names in `instances` are looked up.
 OF_NAMES = ("dns_server", "dns_interval")
@@ -88,8 +89,6 @@ def _check_agent(
     elif name not in organizations:
         near = suggestion(name, organizations)
         problems.add(f"{where}.organization", f"no such organization: {quoted(name)}{near}")
-    if table.min_agents is not None:
-        problems.add(f"{where}.min_agents", f"not available in this version; {NO_MINIMUM}")
     here = f"{where}.instances"
     wrong = problems.has(here) or problems.has(f"{where}.command")
     if table.instances is not None and table.command is not None:
@@ -168,7 +167,22 @@ def _launch(problems: Problems, where: str, table: AgentTable, sources: Sources)
             "more than 1 with a process for each session, expected reuse_process = true with it",
         )
     given = {key: getattr(table, key) for key in OF_COMMAND if getattr(table, key) is not None}
+    # Who wants bots to be there wants them for callers who have not called yet.
+    given.setdefault("spare_places", table.min_agents or 0)
+    _check_pool(problems, where, table)
     return given | {"command": command, "cwd": str(cwd), "env": tuple(env.items())}
+
+
+def _check_pool(problems: Problems, where: str, table: AgentTable) -> None:
+    """Whether the numbers of bots can be."""
+    most = DEFAULT_MOST if table.max_agents is None else table.max_agents
+    least, spare = table.min_agents or 0, table.spare_places or 0
+    if least > most:
+        problems.add(f"{where}.min_agents", f"found {least}, expected at most max_agents, {most}")
+    places = most * table.sessions_per_instance
+    if spare > places:
+        text = f"found {spare}, expected at most the places of max_agents bots, {places}"
+        problems.add(f"{where}.spare_places", text)
 
 
 def _check_command(

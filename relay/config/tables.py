@@ -177,7 +177,7 @@ class IceServerTable(msgspec.Struct, frozen=True):
 
 
 class AgentTable(msgspec.Struct, frozen=True):
-    """`[agents.NAME]`; `min_agents` is known, so that it is refused well.
+    """`[agents.NAME]`.
 
     A key that only bots with a `command` have is None when it is not given.
     """
@@ -197,10 +197,21 @@ class AgentTable(msgspec.Struct, frozen=True):
     command: Texts | None = None
     cwd: OptionalText = None
     env: Annotated[dict[str, str] | None, _secret("a table of strings")] = None
-    min_agents: Annotated[Any, _is("an integer")] = None
+    min_agents: Annotated[
+        Annotated[int, msgspec.Meta(ge=0, le=MAX_AGENTS)] | None,
+        _is(f"an integer from 0 to {MAX_AGENTS}"),
+    ] = None
     max_agents: Annotated[
         Annotated[int, msgspec.Meta(ge=1, le=MAX_AGENTS)] | None,
         _is(f"an integer from 1 to {MAX_AGENTS}"),
+    ] = None
+    spare_places: Annotated[
+        Annotated[int, msgspec.Meta(ge=0, le=MAX_SESSIONS_PER_INSTANCE)] | None,
+        _is(f"an integer from 0 to {MAX_SESSIONS_PER_INSTANCE}"),
+    ] = None
+    idle_retirement: Annotated[
+        Annotated[float, msgspec.Meta(ge=1, le=MAX_CALL)] | None,
+        _is(f"a number of seconds from 1 to {MAX_CALL}"),
     ] = None
     reuse_process: Annotated[bool | None, _is("true or false")] = None
     start_timeout: OptionalWait = None

@@ -7,15 +7,17 @@ writes its output to its own file, not to a pipe: it goes on when nobody reads.
 
 from __future__ import annotations
 
-__all__ = ["BotFiles", "Record"]
+__all__ = ["BotFiles", "Record", "launch_of"]
 
 import contextlib
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
 from relay.instances.process import Known
+from relay.policy.catalog import Agent
 
 # Logs of ended bots that are kept, per agent: the last calls of a busy hour.
 KEEP_LOGS = 50
@@ -29,7 +31,7 @@ class Record(msgspec.Struct, frozen=True):
 
     Attributes:
         id: marks its processes and names its files.
-        launch: digest of how it was started; another one means that this bot is outdated.
+        launch: `launch_of` its agent; another one means that this bot is outdated.
         process: None until it was started.
     """
 
@@ -38,6 +40,12 @@ class Record(msgspec.Struct, frozen=True):
     port: int
     launch: str
     process: Known | None = None
+
+
+def launch_of(agent: Agent) -> str:
+    """Names the way in which an agent's bots are started, until it is changed."""
+    parts = (agent.command, agent.cwd, agent.env, agent.ready_path)
+    return sha256(msgspec.json.encode(parts)).hexdigest()
 
 
 class BotFiles:

@@ -202,6 +202,9 @@ class FixedInstances:
     def reconciled(self) -> None:
         """Probes alone say what an instance of somebody else is fit for."""
 
+    def started_at(self, instance: str) -> float | None:
+        return None
+
     def statistics(self) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {name: {} for name in self._agents}
         for name in self._names:

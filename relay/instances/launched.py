@@ -1,4 +1,5 @@
-"""Bots that the daemon starts itself: on demand, one process per session unless told otherwise.
+"""Bots that the daemon starts itself: ahead of their callers as far as it is told to, and on
+demand; one process per session unless told otherwise.
 
 A bot is STARTING until its readiness route says yes, READY until it is to end, ENDING
 until nothing of it is left. It lives on when the control process dies; the next one
@@ -13,25 +14,29 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
-from hashlib import sha256
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
 import trio
 
-from relay.instances.bot import HOST, Bot, State
-from relay.instances.files import BotFiles, Record
+from relay.instances.bot import HOST, Bot
+from relay.instances.files import BotFiles, Record, launch_of
 from relay.instances.process import Process, end_marked
+from relay.instances.scaler import Scaler
+from relay.instances.usage import measure
 from relay.policy.catalog import Agent
 from relay.policy.interfaces import Log, Places
-from relay.policy.scaling import Counts, backoff, missing, startable
+
+T = TypeVar("T")
 
 # A waiting caller looks again at the latest after this, as with fixed instances.
 LOOK_AGAIN = 0.5
-# A bot that prints without pause may be this long over its log's bound.
-TRIM_LOGS = 0.2
-# A bot that dies younger than this without having held a session has failed to start.
-YOUNG = 10.0
+# A bot that prints without pause may be this long over its log's bound, and one that is to
+# be ready for the next caller is started so much later, out of the way of the present one.
+TEND = 0.2
+# Memory and processor time change slowly, and looking at them stops a bot for a moment.
+MEASURE = 15.0
 # Between the end of a dying process's connection and its own pass milliseconds.
 DYING = 0.1
 # How long the daemon's own end waits for bots when somebody is in a hurry.
@@ -51,18 +56,14 @@ class LaunchedInstances:
     def __init__(
         self, agents: Iterable[Agent], files: BotFiles, environment: Mapping[str, str], log: Log
     ) -> None:
-        self._agents = {agent.name: agent for agent in agents}
         self._files = files
         self._environment = environment
         self._log = log
         self._bots: dict[str, Bot] = {}
-        self._waiting: dict[str, int] = {}
-        self._failures: dict[str, int] = {}
-        self._not_before: dict[str, float] = {}
+        self._scalers = {agent.name: Scaler(agent) for agent in agents}
         self._uses = 0
         self._changed = trio.Event()
         self._reconciled = trio.Event()
-        self._closed = False
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -70,13 +71,20 @@ class LaunchedInstances:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for record in self._files.records():
-                self._adopt(record, nursery)
+                self._adopt(record)
             nursery.start_soon(self._tend)
+            nursery.start_soon(self._measure)
             task_status.started()
+
+    def drain(self) -> None:
+        """Start bots for callers who are here already, and no others."""
+        for scaler in self._scalers.values():
+            scaler.drain()
 
     async def end(self, hurry: trio.Event) -> None:
         """End every bot, and start none any more; returns when they are gone."""
-        self._closed = True
+        for scaler in self._scalers.values():
+            scaler.close()
         for bot in self._bots.values():
             bot.retire()
         async with trio.open_nursery() as nursery:
@@ -96,19 +104,15 @@ class LaunchedInstances:
         await self._reconciled.wait()
 
     def places(self, agent: Agent) -> Places:
-        ready = [bot for bot in self._of(agent) if bot.offered]
+        scaler = self._scalers[agent.name]
+        ready = [bot for bot in scaler.bots if bot.offered]
         ready.sort(key=lambda bot: bot.used)
-        return Places(tuple(bot.url for bot in ready), self._startable(agent))
-
-    def _startable(self, agent: Agent) -> int:
-        counts = self._counts(agent)
-        if self._closed or self._held_back(agent):
-            return counts.starting
-        return startable(counts, agent.max_agents)
+        return Places(tuple(bot.url for bot in ready), scaler.startable())
 
     def want(self, agent: Agent, waiting: int) -> None:
-        self._waiting[agent.name] = waiting
-        self._scale(agent)
+        scaler = self._scalers[agent.name]
+        scaler.waiting = waiting
+        self._start_missing(scaler)
 
     async def wait_change(self, agent: Agent) -> None:
         with trio.move_on_after(LOOK_AGAIN):
@@ -117,8 +121,8 @@ class LaunchedInstances:
     def taken(self, instance: str, session_id: str) -> None:
         if (bot := self._bots.get(instance)) is not None:
             self._uses += 1
-            bot.used = self._uses
-            bot.sessions.add(session_id)
+            bot.take(session_id, self._uses)
+            self._scaler(bot.record).forget_failures()
 
     def failed(self, instance: str, reason: str) -> None:
         bot = self._bots.get(instance)
@@ -141,8 +145,7 @@ class LaunchedInstances:
         if not agent.reuse_process or (deaf and alone) or (bot.outdated and alone):
             bot.retire()
         elif alone:
-            bot.sessions.discard(session_id)
-            bot.doubt("settling")  # it says itself whether it can take the next
+            bot.settle(session_id)
         if bot.retiring:
             await bot.gone.wait()
 
@@ -158,7 +161,7 @@ class LaunchedInstances:
     def freed(self, instance: str, session_id: str) -> None:
         bot = self._bots.get(instance)
         if bot is not None:
-            bot.sessions.discard(session_id)
+            bot.release(session_id)
             if bot.outdated and not bot.sessions:
                 bot.retire()
         self._wake()
@@ -169,38 +172,39 @@ class LaunchedInstances:
                 bot.retire()
         self._reconciled.set()
 
+    def started_at(self, instance: str) -> float | None:
+        bot = self._bots.get(instance)
+        return None if bot is None else bot.started
+
     def statistics(self) -> dict[str, dict[str, str]]:
-        found: dict[str, dict[str, str]] = {name: {} for name in self._agents}
-        for bot in self._bots.values():
-            found.setdefault(bot.record.agent, {})[bot.url] = bot.described
-        return found
+        return {
+            name: {bot.url: bot.described for bot in scaler.bots}
+            for name, scaler in self._scalers.items()
+            if scaler.bots or scaler.agent.command
+        }
+
+    def details(self) -> dict[str, dict[str, dict[str, object]]]:
+        return {
+            name: {url: {"state": state, **self._bots[url].figures} for url, state in bots.items()}
+            for name, bots in self.statistics().items()
+        }
 
     def knows(self, instance: str) -> bool:
         return instance in self._bots
 
-    # How many there are, and how many there should be.
+    # As many as there should be.
 
-    def _of(self, agent: Agent) -> list[Bot]:
-        return [bot for bot in self._bots.values() if bot.record.agent == agent.name]
+    def _start_missing(self, scaler: Scaler) -> None:
+        """Start bots for those who wait, if any may be started."""
+        while scaler.missing():
+            self._start(scaler.agent)
 
-    def _counts(self, agent: Agent) -> Counts:
-        bots = self._of(agent)
-        fresh = [bot for bot in bots if bot.state is State.STARTING and not bot.outdated]
-        room = sum(agent.sessions_per_instance - len(bot.sessions) for bot in bots if bot.offered)
-        return Counts(sum(not bot.sessions for bot in fresh), max(0, room), len(bots))
-
-    def _held_back(self, agent: Agent) -> bool:
-        return trio.current_time() < self._not_before.get(agent.name, 0.0)
-
-    def _scale(self, agent: Agent) -> None:
-        """Start what is missing, if it may be."""
-        if self._closed or self._nursery is None:
-            return
-        while not self._held_back(agent):
-            waiting, counts = self._waiting.get(agent.name, 0), self._counts(agent)
-            if not missing(waiting, counts, agent.max_agents, agent.sessions_per_instance):
-                return
-            self._start(agent, self._nursery)
+    async def _start_ahead(self, scaler: Scaler) -> None:
+        """Start bots for those who have not called yet."""
+        while scaler.ahead():
+            self._start(scaler.agent)
+            # A start takes a millisecond, in which nobody else is served.
+            await trio.lowlevel.checkpoint()
 
     def _wake(self) -> None:
         self._changed.set()
@@ -208,8 +212,8 @@ class LaunchedInstances:
 
     # One bot from its start to its end.
 
-    def _start(self, agent: Agent, nursery: trio.Nursery) -> None:
-        record = Record(secrets.token_hex(6), agent.name, self._free_port(), _digest(agent))
+    def _start(self, agent: Agent) -> None:
+        record = Record(secrets.token_hex(6), agent.name, self._free_port(), launch_of(agent))
         log = -1
         try:
             self._files.write(record)
@@ -232,28 +236,36 @@ class LaunchedInstances:
         with contextlib.suppress(OSError):  # without the pid it is found by its mark
             self._files.write(record)
         self._log.event("bot_started", agent=agent.name, bot=record.id, pid=process.known.pid)
-        self._add(Bot(record, process, agent, self._wake, self._first_ready), nursery)
+        self._add(Bot(record, process, agent, self._wake, self._first_ready))
 
-    def _adopt(self, record: Record, nursery: trio.Nursery) -> None:
+    def _adopt(self, record: Record) -> None:
         """Take over a bot of an earlier control process, or see that nothing of it is left."""
         process = Process.adopt(record.id, record.process)
         if process is None:
-            nursery.start_soon(self._clear, record)
+            self._spawn(self._clear, record)
             return
-        agent = self._agents.get(record.agent) or Agent(record.agent, "", ())
+        agent = self._scaler(record).agent
         bot = Bot(record, process, agent, self._wake, self._first_ready)
-        bot.outdated = record.launch != _digest(agent)
-        bot.ready_after = 0.0  # when it was started is the other process's knowledge
+        bot.outdated = record.launch != launch_of(agent)
+        bot.adopted, bot.ready_after = True, 0.0
         self._log.event("bot_adopted", agent=agent.name, bot=record.id, pid=process.known.pid)
-        self._add(bot, nursery)
+        self._add(bot)
 
-    def _add(self, bot: Bot, nursery: trio.Nursery) -> None:
+    def _add(self, bot: Bot) -> None:
         self._bots[bot.url] = bot
-        nursery.start_soon(self._keep, bot)
+        self._scaler(bot.record).bots.append(bot)
+        self._spawn(self._keep, bot)
+
+    def _spawn(self, task: Callable[[T], Awaitable[None]], subject: T) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(task, subject)
+
+    def _scaler(self, record: Record) -> Scaler:
+        """That of the bot's agent; an agent that is not configured any more wants no bots."""
+        return self._scalers.setdefault(record.agent, Scaler(Agent(record.agent, "")))
 
     def _first_ready(self, bot: Bot) -> None:
         name = bot.record.agent
-        self._failures.pop(name, None)
         seconds = round(bot.ready_after or 0.0, 3)
         self._log.event("bot_ready", agent=name, bot=bot.record.id, seconds=seconds)
 
@@ -263,21 +275,26 @@ class LaunchedInstances:
         self._files.remove(record)
 
     async def _keep(self, bot: Bot) -> None:
-        why = await bot.run(self._reconciled)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bot.process.watch)
+            why = await bot.serve(self._reconciled)
+            sessions = len(bot.sessions)
+            failed = why is not None and not sessions and bot.young
+            if failed:  # counted now: no other one is to be tried while this one ends
+                self._count_failure(bot.record, str(why))
+            self._wake()
+            gone = await bot.end()
+            nursery.cancel_scope.cancel()
         del self._bots[bot.url]
-        await self._trim(bot)
-        status = bot.process.status
-        name, mark = bot.record.agent, bot.record.id
-        young = trio.current_time() - bot.since < YOUNG
-        if why is None or (status == 0 and bot.sessions):
+        self._scaler(bot.record).bots.remove(bot)
+        name, mark, status = bot.record.agent, bot.record.id, bot.process.status
+        if gone and (why is None or (status == 0 and sessions)):
             self._log.event("bot_ended", agent=name, bot=mark, status=status)
-        elif not bot.sessions and (bot.ready_after is None or young):
-            self._count_failure(bot.record, why)
-        else:
-            self._log.warning(
-                "bot_lost", agent=name, bot=mark, reason=why, sessions=len(bot.sessions)
-            )
-        if not bot.stuck:  # what is left of it is the next daemon's to find
+        elif not gone or not failed:
+            reason = why if gone else "it can't be killed"
+            self._log.warning("bot_lost", agent=name, bot=mark, reason=reason, sessions=sessions)
+        await self._trim(bot)
+        if gone:  # what is left of it otherwise is the next daemon's to find
             self._files.remove(bot.record)
         bot.gone.set()
         self._wake()
@@ -294,9 +311,7 @@ class LaunchedInstances:
     def _count_failure(self, record: Record, reason: str) -> None:
         """A start has failed: leave the command alone for a while."""
         name = record.agent
-        self._failures[name] = self._failures.get(name, 0) + 1
-        wait = backoff(self._failures[name])
-        self._not_before[name] = trio.current_time() + wait
+        wait = self._scaler(record).count_failure()
         said = self._files.tail(record).rpartition("\n")[2][:MAX_SAID]
         log = str(self._files.log(record))
         self._log.warning(
@@ -304,20 +319,27 @@ class LaunchedInstances:
         )
 
     async def _tend(self) -> None:
-        """Bound the logs; start what could not be started before."""
+        """Bound the logs; start what could not be started before, end what is too many."""
         while True:
-            await trio.sleep(TRIM_LOGS)
+            await trio.sleep(TEND)
             for bot in list(self._bots.values()):
                 await self._trim(bot)
-            for agent in self._agents.values():
-                self._scale(agent)
+            for scaler in list(self._scalers.values()):
+                self._start_missing(scaler)
+                if self._reconciled.is_set():  # which bots hold sessions is known
+                    await self._start_ahead(scaler)
+                    scaler.retire_idle()
+                scaler.forget_failures()
+
+    async def _measure(self) -> None:
+        """Look from time to time at what bots use."""
+        while True:
+            await trio.sleep(MEASURE)
+            marks = {bot.record.id: bot for bot in self._bots.values()}
+            if marks:
+                for mark, usage in (await trio.to_thread.run_sync(measure, marks.keys())).items():
+                    marks[mark].usage = usage
 
     async def _trim(self, bot: Bot) -> None:
         if self._files.is_long(bot.record, bot.agent.log_size):
             await trio.to_thread.run_sync(self._files.trim, bot.record, bot.agent.log_size)
-
-
-def _digest(agent: Agent) -> str:
-    """Names a way of starting a bot: when it changes, running bots are outdated."""
-    parts = (agent.command, agent.cwd, agent.env, agent.ready_path)
-    return sha256(msgspec.json.encode(parts)).hexdigest()

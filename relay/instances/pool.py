@@ -27,6 +27,10 @@ class Instances:
             await nursery.start(self._launched.run)
             task_status.started()
 
+    def drain(self) -> None:
+        """Start bots for callers who are here already, and no others."""
+        self._launched.drain()
+
     async def end(self, hurry: trio.Event) -> None:
         await self._launched.end(hurry)
 
@@ -72,11 +76,12 @@ class Instances:
 
     def details(self) -> dict[str, dict[str, dict[str, object]]]:
         found = self._fixed.details()
-        for agent, instances in self._launched.statistics().items():
-            found.setdefault(agent, {}).update(
-                {url: {"state": state} for url, state in instances.items()}
-            )
+        for agent, instances in self._launched.details().items():
+            found.setdefault(agent, {}).update(instances)
         return found
+
+    def started_at(self, instance: str) -> float | None:
+        return self._at(instance).started_at(instance)
 
     def _of(self, agent: Agent) -> FixedInstances | LaunchedInstances:
         return self._launched if agent.command else self._fixed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["READY", "ask_capabilities", "probe"]
+__all__ = ["READY", "answers", "ask_capabilities", "probe"]
 
 import h11
 import trio
@@ -32,6 +32,11 @@ async def probe(address: Address, path: str) -> str:
     except (h11.ProtocolError, ValueError):
         return "the answer is not HTTP"
     return READY if status in (200, 404) else f"answered {status}"
+
+
+def answers(state: str) -> bool:
+    """Whether a bot was there to say what `probe` says."""
+    return state == READY or state.startswith("answered ")
 
 
 async def ask_capabilities(address: Address) -> dict[str, Capability] | None:

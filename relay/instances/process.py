@@ -7,7 +7,7 @@ itself inherits a mark in its environment, by which all of it is found.
 
 from __future__ import annotations
 
-__all__ = ["MARK", "Known", "Process", "end_marked"]
+__all__ = ["MARK", "PROC", "Known", "Process", "end_marked", "mark_of", "stat_of"]
 
 import os
 import signal
@@ -167,7 +167,7 @@ async def end_marked(mark: str) -> None:
             await trio.sleep(LOOK_AGAIN)
 
 
-def _stat(pid: int) -> list[str]:
+def stat_of(pid: int) -> list[str]:
     """The fields of /proc/PID/stat behind the name, the state first; OSError if it is gone."""
     # The name may hold blanks and parentheses of its own.
     return (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -175,28 +175,33 @@ def _stat(pid: int) -> list[str]:
 
 def _known(pid: int) -> Known:
     boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
-    return Known(pid, int(_stat(pid)[STAT_START]), boot)
+    return Known(pid, int(stat_of(pid)[STAT_START]), boot)
 
 
 def _marked(mark: str) -> list[int]:
     """Processes with this mark, in the order of their start as a rule; zombies have none."""
-    wanted = f"{MARK}={mark}".encode()
     pids = sorted(int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
-    return [pid for pid in pids if wanted in _environment(pid)]
+    return [pid for pid in pids if mark_of(pid) == mark]
 
 
-def _environment(pid: int) -> list[bytes]:
+def mark_of(pid: int) -> str | None:
+    """The mark of a process; None for one that is gone, or somebody else's."""
     try:
-        return (PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        environment = (PROC / str(pid) / "environ").read_bytes()
     except OSError:
-        return []  # gone, or somebody else's
+        return None
+    for line in environment.split(b"\0"):
+        name, _, value = line.partition(b"=")
+        if name == MARK.encode():
+            return value.decode(errors="replace")
+    return None
 
 
 def _leader(pids: Sequence[int]) -> Known | None:
     """The one that leads its process session, as the first process does."""
     for pid in pids:
         try:
-            if int(_stat(pid)[STAT_SESSION]) == pid:
+            if int(stat_of(pid)[STAT_SESSION]) == pid:
                 return _known(pid)
         except OSError:
             continue
@@ -210,7 +215,7 @@ def _signal_marked(pid: int, mark: str, signum: signal.Signals, *, but_not_in: i
         return
     try:
         # Both looked at after the open, so that they are this process's.
-        if f"{MARK}={mark}".encode() in _environment(pid) and os.getpgid(pid) != but_not_in:
+        if mark_of(pid) == mark and os.getpgid(pid) != but_not_in:
             signal.pidfd_send_signal(pidfd, signum)
     except OSError:
         pass

@@ -124,7 +124,11 @@ class Agent(msgspec.Struct, frozen=True):
     command: tuple[str, ...] = ()
     cwd: str = ""
     env: tuple[tuple[str, str], ...] = ()
+    min_agents: int = 0
     max_agents: int = 10
+    # Callers who have not called yet, for whom there is a place that is ready.
+    spare_places: int = 0
+    idle_retirement: float = 300 * SECOND
     reuse_process: bool = False
     start_timeout: float = 60 * SECOND
     stop_timeout: float = 30 * SECOND

@@ -199,6 +199,9 @@ class InstancePool(Protocol):
     def details(self) -> dict[str, dict[str, dict[str, object]]]:
         """The same with all that is known, as JSON objects."""
 
+    def started_at(self, instance: str) -> float | None:
+        """When this daemon started it, in seconds of trio's clock; None if it did not."""
+
 
 class Log(Protocol):
     """Where the daemon says what happens. Fields never hold a token, a key or a body."""

@@ -112,7 +112,9 @@ def service_status(agent: Agent, *, ready: bool, available: bool, active: int) -
         available: a start would not be refused for lack of an instance that works.
         active: sessions that a bot holds.
     """
-    replicas = len(agent.instances)
+    least = most = len(agent.instances)
+    if agent.command:
+        least, most = agent.min_agents, agent.max_agents
     duration = agent.max_session_duration
     errors = [] if ready else [{"code": "PCC-1001", "message": "no instance is ready"}]
     return {
@@ -123,7 +125,7 @@ def service_status(agent: Agent, *, ready: bool, available: bool, active: int) -
         "available": available,
         "activeDeploymentReady": ready,
         "activeSessionCount": active,
-        "autoScaling": {"minReplicas": replicas, "maxReplicas": replicas},
+        "autoScaling": {"minReplicas": least, "maxReplicas": most},
         "websocketAuth": agent.websocket_auth,
         "deployment": {
             "manifest": {

@@ -79,5 +79,10 @@ class Placement:
             )
         if caller.instance is None:
             return False
+        if caller.instance not in self._pool.places(caller.agent).ready:
+            # It has ended, or begun to, while the store gave it away.
+            caller.missed, caller.instance = caller.instance, None
+            await self._free_missed(caller)
+            return await self._try(caller)
         self._pool.taken(caller.instance, caller.session.id)
         return True

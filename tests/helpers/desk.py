@@ -83,6 +83,9 @@ class Pool:
     def statistics(self) -> dict[str, dict[str, str]]:
         return {}
 
+    def started_at(self, instance: str) -> float | None:
+        return None
+
     def details(self) -> dict[str, dict[str, dict[str, object]]]:
         return {}
 

@@ -195,7 +195,6 @@ def test_tables_of_the_wrong_type_are_one_problem_each(file: ConfigFile) -> None
 @pytest.mark.parametrize(
     ("lines", "where", "expected"),
     [
-        ("min_agents = 1\ninstances = ['http://h:1']", "min_agents", "not available in this ver"),
         ("relay = 'x'\ninstances = ['http://h:1']", "relay", 'found "x" (a string), expected "tun'),
         ("max_message_size = -1\ninstances = ['http://h:1']", "max_message_size", "found -1 ("),
         ("", "instances", "no bot given, expected a list such as"),

@@ -40,7 +40,10 @@ def test_the_smallest_command_has_the_documented_defaults(file: ConfigFile) -> N
         "acme",
         command=("python", "bot.py"),
         cwd=str(file.directory),
+        min_agents=0,
         max_agents=10,
+        spare_places=0,
+        idle_retirement=300,
         reuse_process=False,
         start_timeout=60,
         stop_timeout=30,
@@ -54,7 +57,10 @@ def test_all_keys_of_a_command_reach_their_values(file: ConfigFile) -> None:
     command = ["sh", "-c", "exec bot --port {port}"]
     cwd = "bots"
     env = { B = "2", A = "ü=1", EMPTY = "" }
+    min_agents = 2
     max_agents = 3
+    spare_places = 12
+    idle_retirement = 1
     reuse_process = true
     sessions_per_instance = 4
     start_timeout = 1
@@ -67,13 +73,31 @@ def test_all_keys_of_a_command_reach_their_values(file: ConfigFile) -> None:
         command=("sh", "-c", "exec bot --port {port}"),
         cwd=str(file.directory / "bots"),
         env=(("B", "2"), ("A", "ü=1"), ("EMPTY", "")),
+        min_agents=2,
         max_agents=3,
+        spare_places=12,
+        idle_retirement=1,
         reuse_process=True,
         sessions_per_instance=4,
         start_timeout=1,
         stop_timeout=1.5,
         log_size=4096,
     )
+
+
+@pytest.mark.parametrize(
+    ("lines", "spare"),
+    [
+        ("min_agents = 3", 3),
+        ("min_agents = 3\nspare_places = 0", 0),
+        ("min_agents = 3\nspare_places = 1", 1),
+        ("spare_places = 10", 10),
+    ],
+)
+def test_who_wants_bots_to_be_there_wants_spare_ones(
+    file: ConfigFile, lines: str, spare: int
+) -> None:
+    assert bot_of(file.load(agent(f"{PYTHON}\n{lines}"))).spare_places == spare
 
 
 @pytest.mark.parametrize("command", ["./bot", "inside/bot", "{folder}/bot", "bot"])
@@ -150,7 +174,14 @@ def test_the_interpreters_directory_comes_first(file: ConfigFile) -> None:
             "sessions_per_instance",
             "more than 1 with a process for each session, expected reuse_process = true",
         ),
-        ("min_agents = 1", "min_agents", "not available in this version; bots are started on"),
+        ("min_agents = 1.5", "min_agents", "found 1.5 (a float), expected an integer from 0"),
+        ("min_agents = -1", "min_agents", "found -1 (an integer), expected an integer from 0 to"),
+        ("min_agents = 11", "min_agents", "found 11, expected at most max_agents, 10"),
+        ("min_agents = 3\nmax_agents = 2", "min_agents", "found 3, expected at most max_agents"),
+        ("spare_places = 11", "spare_places", "found 11, expected at most the places of max_a"),
+        ("spare_places = -1", "spare_places", "found -1 (an integer), expected an integer from"),
+        ("idle_retirement = 0", "idle_retirement", "found 0 (an integer), expected a number of"),
+        ("idle_retirement = inf", "idle_retirement", "found inf (a float), expected a number"),
     ],
 )
 def test_commands_that_cannot_be_used(

@@ -224,7 +224,7 @@ def test_the_page_lists_the_keys_of_the_code_with_their_defaults() -> None:
         for name in key_types(table)
     }
     # What only bots with a command, or only names, have is None where it is not given.
-    for name in {*OF_COMMAND, *OF_NAMES} - {"cwd", "env", "dns_server"}:
+    for name in {*OF_COMMAND, *OF_NAMES} - {"cwd", "env", "dns_server", "spare_places"}:
         code["[agents.NAME]", name] = getattr(Agent("", ""), name)
     code["ice_servers", "urls"] = None  # must be given, though its default is an empty list
     assert page.keys() == code.keys()

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from relay.instances import launched
+from relay.policy import scaling
 from relay.policy.interfaces import Places
 from tests.helpers.launched_pool import Stage, a_ready_one, open_stage, settle, until
 
@@ -50,9 +52,23 @@ async def test_a_bot_that_does_not_become_ready_is_ended(stage: Stage) -> None:
         pool.want(agent, 0)
         (url,) = pool.statistics()["bot"]
         await until(lambda: stage.log.of("bot_failed"))
-        assert not pool.knows(url)
+        await until(lambda: not pool.knows(url))
     (line,) = stage.log.of("bot_failed")
     assert line["reason"] == "not ready within 0.1 s: cannot connect"
+
+
+async def test_none_is_tried_while_one_that_failed_ends(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scaling, "BACKOFF_FIRST", 3600.0)
+    monkeypatch.setattr(scaling, "BACKOFF_MOST", 3600.0)
+    monkeypatch.setattr(launched, "TEND", 0.01)
+    agent = stage.agent("--stubborn", "--gate", "never", start_timeout=0.1, stop_timeout=0.5)
+    async with stage.running(agent) as pool:
+        pool.want(agent, 1)
+        await until(lambda: pool.statistics() == {"bot": {}})
+        pool.want(agent, 0)
+    assert len(stage.log.of("bot_started")) == len(stage.log.of("bot_failed")) == 1
 
 
 async def test_a_folder_that_cannot_be_written_is_a_failed_start(stage: Stage) -> None:

@@ -176,6 +176,12 @@ def test_the_state_of_an_agent() -> None:
     assert spec == {"maxSessionDurationSeconds": 90.5}
 
 
+def test_the_bounds_of_an_agent_whose_bots_are_started() -> None:
+    agent = Agent("bot", "acme", command=("bot",), min_agents=1, max_agents=5)
+    status: Any = records.service_status(agent, ready=True, available=True, active=0)
+    assert status["autoScaling"] == {"minReplicas": 1, "maxReplicas": 5}
+
+
 def test_the_state_of_an_agent_without_an_instance_says_why() -> None:
     agent = Agent("bot", "acme", ("http://a:1",))
     status: Any = records.service_status(agent, ready=False, available=False, active=0)

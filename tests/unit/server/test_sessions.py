@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -232,5 +233,31 @@ async def test_a_caller_that_leaves_after_a_miss_holds_nothing(path: Path) -> No
         caller = await admit(desk, "s")
         await desk.keeper.place(caller)
         desk.keeper.let_go(caller)
+        await desk.keeper.give_back(caller, END)
+        await desk.until_free()
+
+
+@pytest.mark.parametrize("checkpoints", [None, *range(0, 30, 3)])
+async def test_an_instance_that_ends_while_it_is_given_away(
+    path: Path, checkpoints: int | None
+) -> None:
+    """The pool ends it between its offer and the store's answer: the caller gets another one."""
+    async with open_desk(path, TWO) as desk:
+
+        async def lease(*arguments: Any) -> str | None:
+            given = await desk.store.lease(*arguments)
+            if given == A and A in desk.pool.ready_now:
+                desk.pool.ready_now.remove(A)
+            return given
+
+        desk.breakable.lease = lease
+        caller = await admit(desk, "s", agent=TWO)
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                if checkpoints is not None:
+                    nursery.start_soon(_cancel_after, scope, checkpoints)
+                assert await desk.keeper.place(caller) == B
+                assert desk.pool.used == [B]
+                assert await desk.store.leases() == [("s", B)]
         await desk.keeper.give_back(caller, END)
         await desk.until_free()
