@@ -49,6 +49,7 @@ def shared(folder: Path) -> Iterator[Daemon]:
         "loud": (naughty("--flood", str(MUCH)), f"log_size = {LOG_SIZE}\n{PATIENT}"),
         "stubborn": (naughty("--stubborn"), f"stop_timeout = 1\n{PATIENT}"),
         "parent": (naughty("--child"), f"stop_timeout = 1\n{PATIENT}"),
+        "worst": (naughty("--stubborn", "--child"), f"stop_timeout = 1\n{PATIENT}"),
         "shell": (["sh", "-c", '"$0" "$@" & wait', *naughty()], PATIENT),
         "removed": (["./tool", *naughty()], f"attach_timeout = 1\ncwd = {str(folder)!r}"),
         "rival": (naughty("--rival", str(folder / "rival")), PATIENT),
@@ -179,6 +180,14 @@ def test_a_child_that_has_left_the_group(daemon: Daemon) -> None:
     wait_no_bots(daemon, "parent")
     (line,) = wait_until(lambda: events(daemon, "bot_ended", "parent"), "its end is logged")
     assert line["status"] == -15
+
+
+def test_a_child_that_has_left_the_group_and_ignores_the_signal_to_end(daemon: Daemon) -> None:
+    with begin(daemon, "worst"):
+        assert len(bots_of(daemon, "worst")) == 2
+    wait_no_bots(daemon, "worst")
+    (line,) = wait_until(lambda: events(daemon, "bot_ended", "worst"), "its end is logged")
+    assert line["status"] == -9
 
 
 def test_a_child_of_a_bot_that_crashed(daemon: Daemon) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import ClientConnection
 
-from tests.helpers.daemon import PATIENCE, Daemon, config_text, start_daemon, wait_until
+from tests.helpers.daemon import PATIENCE, Daemon, config_text, wait_until
 from tests.helpers.ends import (
     begin,
     close_seen,
@@ -21,72 +21,28 @@ from tests.helpers.ends import (
     kill_control,
     nothing_is_held,
     readiness,
-    restart,
     signal_daemon,
 )
 from tests.helpers.launched import (
     bots_of,
-    ended,
     events,
     instances,
-    launching_config,
-    naughty,
     pid_of,
     records_of,
     start_http,
     wait_no_bots,
 )
+from tests.helpers.launched_node import Node, open_node
 from tests.helpers.scripted_bot import scripted_bot
 from tests.helpers.wire import call, echoes, live, stop, token_for
 
-PATIENT = "attach_timeout = 20"
 RESTART = (1012, "service restart")
-
-
-class Node:
-    """A daemon that may be killed and started anew over the same files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.gate = folder / "gate"
-        self.daemon: Daemon | None = None
-
-    def start(self, *faults: str, more: str = "") -> Daemon:
-        """The first control process, or the next one, with perhaps another configuration."""
-        config = launching_config(self.folder, naughty(*faults), f"{PATIENT}\n{more}")
-        return self.again(config)
-
-    def again(self, config: str | None = None) -> Daemon:
-        if self.daemon is None:
-            assert config is not None
-            self.daemon = start_daemon(self.folder, config)
-        else:
-            self.daemon = restart(self.daemon, config)
-        return self.daemon
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    """Nothing is held when the test has ended, and nothing is left when the daemon has."""
-    node = Node(tmp_path)
-    try:
+    with open_node(tmp_path) as node:
         yield node
-        assert node.daemon is not None
-        with ended(node.daemon):
-            if node.daemon.process.popen.poll() is None:
-                nothing_is_held(node.daemon)
-    finally:
-        if node.daemon is not None:
-            clean_up(node.daemon)
-
-
-def clean_up(daemon: Daemon) -> None:
-    if daemon.process.popen.poll() is None:
-        kill_control(daemon)
-    with ended(daemon):
-        for pid in bots_of(daemon):
-            os.kill(pid, signal.SIGKILL)
-        wait_no_bots(daemon)
 
 
 def served(daemon: Daemon, pid: int | None = None) -> int:
