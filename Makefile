@@ -27,7 +27,7 @@ setup(ext_modules=mypycify('$(COMPILED)'.split(), group_name='relay'))
 endef
 export SETUP
 
-.PHONY: run test test-clients test-peers compiled test-compiled check style types property \
+.PHONY: run test test-clients test-peers attach compiled test-compiled check style types property \
 	bench bench-core bench-quick clean
 
 run: $(VENV)/ready          ## a working front door with an example bot behind it
@@ -41,6 +41,9 @@ test-clients: $(VENV)/ready $(CLIENTS)/ready $(CLIENTS_NPM)/ready  ## the offici
 
 test-peers: $(VENV)/ready   ## bad requests side by side with nginx and HAProxy
 	$(BIN)/python -m pytest -q tests/peers
+
+attach: $(VENV)/ready       ## how long a caller waits for a warm bot; on a machine without other work
+	$(BIN)/python -m tests.helpers.attach
 
 compiled: $(VENV)/ready     ## a wheel with a compiled pump in build/compiled; needs a C compiler
 	@$(BIN)/python -c "$$CAN_COMPILE"
