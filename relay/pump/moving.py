@@ -62,7 +62,7 @@ def export(pump: Pump, name: str) -> tuple[Moved, socket.socket, socket.socket] 
         None for one that is not there or has begun to end.
     """
     tunnel = pump.tunnels.get(name)
-    if tunnel is None or tunnel.state.ending is not None or tunnel.asking:
+    if tunnel is None or name in pump.closing:
         return None
     now = pump.now()
     moved = Moved(

@@ -4,13 +4,16 @@ What the pump relies on, and every kind of poller keeps:
 
 1. Level-triggered: what is ready and was not served is reported again.
 2. A hang-up or an error of a registered descriptor is reported as one of the
-   directions that it is registered for.
+   directions that it is registered for, or as one of neither.
 3. In one batch a descriptor comes at most once.
+
+Epoll reports a hang-up or an error of every registered descriptor. `selectors` has no
+way to wait for nothing else, so there a paused peer's reset shows when it is read again.
 """
 
 from __future__ import annotations
 
-__all__ = ["READ", "WRITE", "Poller", "SelectorPoller", "new_poller"]
+__all__ = ["GONE", "HANG_UP", "READ", "WRITE", "Poller", "SelectorPoller", "new_poller"]
 
 import select
 import selectors
@@ -20,6 +23,10 @@ from typing import Final, Protocol
 # Epoll's own numbers, so that on Linux nothing is translated.
 READ: Final = 0x1
 WRITE: Final = 0x4
+# Of neither direction: a hang-up or an error only, where the poller can tell.
+HANG_UP: Final = 0x10
+# What tells of one: EPOLLERR and EPOLLHUP.
+GONE: Final = 0x8 | HANG_UP
 
 # From the directions of `selectors` to ours and back.
 MASKS = {
@@ -31,7 +38,7 @@ EVENTS = {mask: events for events, mask in MASKS.items()}
 
 
 class Poller(Protocol):
-    """The part of `select.epoll` that a pump uses; masks are made of `READ` and `WRITE`."""
+    """The part of `select.epoll` that a pump uses. A mask is `READ`, `WRITE`, both or `HANG_UP`."""
 
     def register(self, fd: int, eventmask: int, /) -> None: ...
 
@@ -55,14 +62,25 @@ class SelectorPoller:
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         self._selector = selector or selectors.DefaultSelector()
+        self._silent: set[int] = set()  # would only be waited for a hang-up
 
     def register(self, fd: int, eventmask: int, /) -> None:
-        self._selector.register(fd, EVENTS[eventmask])
+        if eventmask == HANG_UP:
+            self._silent.add(fd)
+        else:
+            self._selector.register(fd, EVENTS[eventmask])
 
     def modify(self, fd: int, eventmask: int, /) -> None:
-        self._selector.modify(fd, EVENTS[eventmask])
+        if fd in self._silent or eventmask == HANG_UP:
+            self.unregister(fd)
+            self.register(fd, eventmask)
+        else:
+            self._selector.modify(fd, EVENTS[eventmask])
 
     def unregister(self, fd: int, /) -> None:
+        if fd in self._silent:
+            self._silent.remove(fd)
+            return
         try:
             self._selector.unregister(fd)
         except KeyError:  # also after a `modify` that failed

@@ -26,9 +26,9 @@ from relay.protocol.lifecycle import ENDINGS, Event
 from relay.pump import channel
 from relay.pump.census import Census
 from relay.pump.channel import Figures, Finished
+from relay.pump.ending import LOST
 from relay.pump.hold import Holds
 from relay.pump.pump import Pump
-from relay.pump.tunnel import LOST
 
 # Ended tunnels kept until a control process has recorded them: days of calls for one
 # node, 20 MiB at most. Over it the oldest are forgotten and counted.

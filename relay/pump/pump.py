@@ -28,7 +28,8 @@ from relay.pump.channel import (
     Totals,
     View,
 )
-from relay.pump.poller import READ, WRITE, Poller, new_poller
+from relay.pump.ending import report
+from relay.pump.poller import GONE, READ, WRITE, Poller, new_poller
 from relay.pump.transfer import READ_SIZE, End, interest
 from relay.pump.tunnel import Tunnel
 
@@ -142,8 +143,11 @@ class Pump:
                 others = self._note_other(others, fd)
                 continue
             try:
-                if mask & READABLE and end.registered & READ:
-                    end.incoming.pull(scratch, view, now)
+                if mask & READABLE:
+                    if end.registered & READ:
+                        end.incoming.pull(scratch, view, now)
+                    elif mask & GONE and end.registered:
+                        end.tunnel.hung_up(end, now)
                 if mask != READ and end.outgoing.held:
                     end.outgoing.flush(now)
             except Exception:
@@ -245,7 +249,7 @@ class Pump:
         name = tunnel.adopt.tunnel
         self.tunnels.pop(name, None)
         self.closing.pop(name, None)
-        self.reports.append(tunnel.report(now))
+        self.reports.append(report(tunnel, now))
         self.ended_client.add(tunnel.from_client, now)
         self.ended_bot.add(tunnel.from_bot, now)
         if self.census is not None:
@@ -272,11 +276,6 @@ class Pump:
                 pass  # the descriptor is closed already, and its registration with it
         if reset:
             end.set_reset()
-
-    def pull(self, end: End, now: float) -> None:
-        """Read an end once outside its turn, unless it is paused or at its end."""
-        if end.registered & READ:
-            end.incoming.pull(self._scratch, self._view, now)
 
     # Parts of a turn.
 

@@ -8,8 +8,8 @@ Laws
 3. A single writer: only the transfer writes to its sink.
 
 Kernel facts used here: the poller is level-triggered, so one `recv` and one `send` per
-wake-up are the whole cost of a message; a paused socket is unregistered, because
-one registered with no interest still reports a hang-up again and again.
+wake-up are the whole cost of a message; a socket registered with no interest reports a
+hang-up nevertheless, again and again: once is what a paused one waits for.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from relay.protocol.lifecycle import Flow, Side
 from relay.pump.channel import GAP_CLASSES, NOTABLE_GAP, Figures, gap_class
-from relay.pump.poller import READ, WRITE
+from relay.pump.poller import HANG_UP, READ, WRITE
 
 if TYPE_CHECKING:
     from relay.protocol.frames import FrameTracker
@@ -43,15 +43,16 @@ class End:
 
     __slots__ = (
         "fd",
+        "hung_up",
         "incoming",
         "outgoing",
         "registered",
         "released",
+        "reset",
         "shut",
         "side",
         "sock",
         "tunnel",
-        "unwritable",
     )
     # For the compiled pump, which deletes only what is declared: see `Tunnel.unlink`.
     __deletable__ = ("incoming", "outgoing", "tunnel")
@@ -68,7 +69,8 @@ class End:
         self.registered = 0  # the mask in force; 0 is "not registered"
         self.released = False  # given up; closed at the end of the batch
         self.shut = False  # our write side has been shut
-        self.unwritable = False  # a write has failed
+        self.hung_up = False  # it takes nothing any more
+        self.reset = False  # and that was a reset, which its reads do not show any more
 
     def shut_write(self) -> None:
         if not self.shut:
@@ -178,9 +180,9 @@ class Transfer:
                 sent = self.send(view[:passed])
             except BlockingIOError:
                 sent = 0
-            except OSError:
-                self.tunnel.unwritable(self.sink, now)
-                return
+            except OSError as error:
+                self._refused(error, now)
+                sent = passed
             if sent != passed:
                 self.hold(bytes(view[sent:passed]), now)
         if size >= LEAST_READ:
@@ -231,8 +233,8 @@ class Transfer:
                 data = data[self.send(data) :]
             except BlockingIOError:
                 pass
-            except OSError:
-                self.tunnel.unwritable(self.sink, now)
+            except OSError as error:
+                self._refused(error, now)
                 return
         if data:
             self.hold(data, now)
@@ -243,13 +245,22 @@ class Transfer:
             sent = self.send(self.held)
         except BlockingIOError:
             return
-        except OSError:
-            self.tunnel.unwritable(self.sink, now)
+        except OSError as error:
+            self._refused(error, now)
             return
         self.held = self.held[sent:]
         if not self.held:
             self._count_hold(now)
             self.tunnel.flushed(now)
+
+    def _refused(self, error: OSError, now: float) -> None:
+        """A write failed. A reset is told once, and then looks like a FIN: it is remembered."""
+        if isinstance(error, ConnectionResetError):
+            self.sink.reset = True
+        if isinstance(error, ConnectionResetError | BrokenPipeError):
+            self.tunnel.hung_up(self.sink, now)
+        else:
+            self.tunnel.lost(self.sink, now)
 
     def discard(self, now: float) -> None:
         """Nothing can be written to the sink any more."""
@@ -281,13 +292,13 @@ def interest(incoming: Transfer, outgoing: Transfer) -> int:
     """What to wait for at the end that `incoming` reads and `outgoing` writes.
 
     Read while the source lives and nothing is held for an open sink; behind a
-    Close go on reading, to see the answer and the end. Write while bytes are held.
+    Close go on reading, to see the answer and the end. Write while bytes are held. One
+    that is paused may still be lost.
     """
-    mask = 0
-    if not incoming.eof and (
-        not incoming.held or incoming.flow is Flow.CLOSED or incoming.flow is Flow.BROKEN
-    ):
-        mask = READ
+    paused = bool(incoming.held) and (incoming.flow is OPEN or incoming.flow is CUTTING)
+    mask = 0 if paused or incoming.eof else READ
     if outgoing.held:
         mask |= WRITE
+    if not mask and paused and not incoming.eof and not incoming.source.hung_up:
+        mask = HANG_UP
     return mask

@@ -2,12 +2,12 @@
 
 The lifecycle (`protocol.lifecycle`) decides; this module carries out: it writes a
 Close at a boundary, aborts a side that was left inside a frame, shuts write sides,
-keeps what is waited for in step with the transfers, and reports the end.
+and keeps what is waited for in step with the transfers.
 """
 
 from __future__ import annotations
 
-__all__ = ["BOUNDARY_TIMEOUT", "LOST", "Tunnel"]
+__all__ = ["BOUNDARY_TIMEOUT", "Tunnel"]
 
 import os
 import socket
@@ -26,7 +26,8 @@ from relay.protocol.lifecycle import (
     may_shut,
     step,
 )
-from relay.pump.channel import Adopt, BotEnded, Finished
+from relay.pump.channel import Adopt, BotEnded
+from relay.pump.ending import close_for
 from relay.pump.transfer import End, Transfer
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ ANSWER_TIMEOUT = 0.25
 NEVER = float("inf")
 # An empty Ping as a server sends it (RFC 6455 section 5.5.2).
 PING_FRAME = b"\x89\x00"
-# The cause of a tunnel that ended in a way that is in no table.
-LOST = "lost"
 
 
 class Tunnel:
@@ -124,7 +123,7 @@ class Tunnel:
     def source_ended(self, transfer: Transfer, now: float) -> None:
         """The source sent FIN; inside a frame this is a loss like a reset."""
         side = transfer.source.side
-        whole = transfer.tracker.at_boundary
+        whole = transfer.tracker.at_boundary and not transfer.source.reset
         if whole and side is Side.UPSTREAM and self.adopt.watched and self.state.ending is None:
             self._ask(transfer, now)
         else:
@@ -146,15 +145,23 @@ class Tunnel:
             self.apply(event, now)
 
     def lost(self, end: End, now: float) -> None:
-        """A read failed at `end`."""
+        """Nothing can be read from `end` or written to it."""
         self.apply(Event((end.side, Kind.LOST)), now)
 
-    def unwritable(self, end: End, now: float) -> None:
-        """A write failed at `end`; a Close that it sent before it went still counts."""
-        if not end.unwritable:
-            end.unwritable = True
-            self.pump.pull(end, now)
-        self.lost(end, now)
+    def hung_up(self, end: End, now: float) -> None:
+        """`end` takes nothing any more; what it sent before it went, a Close perhaps, counts.
+
+        So it is read on as its sink takes it, to its end.
+        """
+        end.outgoing.discard(now)
+        if end.incoming.eof:
+            self.lost(end, now)
+        elif not end.hung_up:
+            end.hung_up = True
+            if self.adopt.tunnel not in self.pump.closing:
+                self.closing_since = now
+                self.pump.closing[self.adopt.tunnel] = self
+            self.update_interest()
 
     def marked(self, transfer: Transfer, now: float) -> None:
         """The tracker met a Close, an illegal header, or the boundary that was waited for."""
@@ -227,7 +234,7 @@ class Tunnel:
         """Write the Close if the transfer is at a boundary; tear it if none can come."""
         side = transfer.source.side
         if transfer.tracker.at_boundary:
-            code, reason = self._close_for(side)
+            code, reason = close_for(self, side)
             if code is not None:
                 mask = os.urandom(4) if side is Side.DOWNSTREAM else None
                 transfer.write(close_frame(code, reason, mask), now)
@@ -235,29 +242,14 @@ class Tunnel:
         elif transfer.eof or transfer.tracker.violation is not None:
             self.apply(Event((side, Kind.TORN)), now)
 
-    def _close_for(self, source: Side) -> tuple[int | None, str]:
-        """Code and reason to write into the transfer that reads from `source`; None for none."""
-        ending = self.state.ending
-        if ending is None:
-            return None, ""
-        closer = self._closer()
-        if closer is not None and closer.sink.side is source:
-            # The source is gone without an answer to the Close that it got: the closing
-            # handshake is completed for it, with the same code (RFC 6455 section 5.5.1).
-            return closer.tracker.close_code, closer.tracker.close_reason
-        return ending.code_from(source), ending.reason
-
-    def _closer(self) -> Transfer | None:
-        """The transfer that carried the Close which began the end, where one did."""
-        cause = self.state.ending.cause if self.state.ending else ""
-        return {"client_closed": self.from_client, "bot_closed": self.from_bot}.get(cause)
-
     def check_deadlines(self, now: float) -> None:
         """Give up waiting for a boundary, then for the closing handshake."""
         waited = now - self.closing_since
         if self.asking:
             if waited >= ANSWER_TIMEOUT:
                 self.answer(Event.UPSTREAM_EOF, now)
+        elif self.state.ending is None:
+            self._check_last_words(now)
         elif waited >= self.adopt.close_timeout:
             for end in (self.downstream, self.upstream):
                 if not end.incoming.eof:
@@ -267,6 +259,13 @@ class Tunnel:
             for transfer in (self.from_client, self.from_bot):
                 if transfer.flow is Flow.CUTTING:
                     self.apply(Event((transfer.source.side, Kind.TORN)), now)
+
+    def _check_last_words(self, now: float) -> None:
+        """A side that has hung up is lost when the other one leaves untaken what it said."""
+        for end in (self.downstream, self.upstream):
+            since = max(self.closing_since, end.incoming.held_since)
+            if end.hung_up and now - since >= self.adopt.close_timeout:
+                self.lost(end, now)
 
     def tick(self, now: float) -> None:
         """Its deadline has come: the limit, perhaps idleness, or the next ping."""
@@ -317,26 +316,3 @@ class Tunnel:
     def update_interest(self) -> None:
         self.pump.update_interest(self.downstream)
         self.pump.update_interest(self.upstream)
-
-    # What is told to others.
-
-    def report(self, now: float) -> Finished:
-        ending = self.state.ending
-        cause = ending.cause if ending else LOST
-        code: int | None = None
-        reason = ""
-        if ending is not None:
-            code, reason = ending.to_downstream or ending.to_upstream, ending.reason
-        closer = self._closer()
-        if closer is not None:
-            code, reason = closer.tracker.close_code, closer.tracker.close_reason
-        return Finished(
-            tunnel=self.adopt.tunnel,
-            session=self.adopt.session,
-            cause=cause,
-            code=code,
-            reason=reason,
-            seconds=round(now - self.started, 6),
-            from_client=self.from_client.figures(now),
-            from_bot=self.from_bot.figures(now),
-        )

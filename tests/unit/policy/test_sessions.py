@@ -11,7 +11,7 @@ import pytest
 import relay
 from relay.policy.sessions import END_STATES, LIVE, MOVES, Move, SessionState, move, public_end
 from relay.protocol.lifecycle import ENDINGS, Event
-from relay.pump.tunnel import LOST
+from relay.pump.ending import LOST
 
 RESERVED, WAITING, ACTIVE, ENDED = SessionState
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.protocol.lifecycle import Event, Flow
-from relay.pump.poller import READ, WRITE
+from relay.pump.poller import HANG_UP, READ, WRITE
 from relay.pump.transfer import LEAST_READ, READ_SIZE, Transfer, interest
 from tests.helpers.pump import Call, Rig, frame
 
@@ -36,7 +36,7 @@ def test_a_slow_reader_pauses_its_source_and_nothing_is_lost(r: Rig, side: str, 
     data = fill(r, call, side)
     paused = transfer(r, side)
     assert 0 < len(paused.held) <= READ_SIZE
-    assert paused.source.registered == 0
+    assert paused.source.registered == HANG_UP
     assert paused.sink.registered == READ | WRITE
     source, sink = (call.client, call.bot) if side == "client" else (call.bot, call.client)
     sink.say(b"the other way")  # is not held up
@@ -102,15 +102,19 @@ def test_time_held_so_far_shows_in_a_snapshot(r: Rig) -> None:
 @pytest.mark.parametrize("eof", [False, True])
 @pytest.mark.parametrize("held", [b"", b"x"])
 @pytest.mark.parametrize("owed", [b"", b"y"])
-def test_interest(r: Rig, flow: Flow, eof: bool, held: bytes, owed: bytes) -> None:
+@pytest.mark.parametrize("hung_up", [False, True])
+def test_interest(r: Rig, flow: Flow, eof: bool, held: bytes, owed: bytes, hung_up: bool) -> None:
     r.call()
     tunnel = r.pump.tunnels["call"]
     incoming, outgoing = tunnel.from_client, tunnel.from_bot
     incoming.flow, incoming.eof, incoming.held, outgoing.held = flow, eof, held, owed
+    incoming.source.hung_up = hung_up
     mask = interest(incoming, outgoing)
     incoming.held = outgoing.held = b""
     reads = not eof and (not held or flow in (Flow.CLOSED, Flow.BROKEN))
-    assert mask == (READ if reads else 0) | (WRITE if owed else 0)
+    waits = (READ if reads else 0) | (WRITE if owed else 0)
+    # Paused, and neither at its end nor known to be gone: only the loss is waited for.
+    assert mask == waits or (not waits and mask == (0 if eof or hung_up else HANG_UP))
 
 
 def test_tiny_frames_make_reads_smaller_and_large_ones_larger_again(r: Rig) -> None:
