@@ -7,6 +7,8 @@ Laws
 3. In each direction at most one Close is written and nothing follows it. Inside a
    frame no Close can be written: the side that waits for the rest is aborted.
 4. After a close timeout a tunnel is finished, whatever its state.
+5. Nothing is awaited of a side that broke the protocol, not even its Close, but its end
+   (RFC 6455 section 7.1.7).
 
 Theory of operation
    A transfer carries what one side sends to the other. `OWN` says what an event of
@@ -157,6 +159,7 @@ OTHER: dict[Kind, tuple[Flow, Flow, Flow, Flow]] = {
     Kind.CUT: (OPEN, CUTTING, CLOSED, BROKEN),
     Kind.TORN: (BROKEN, BROKEN, BROKEN, BROKEN),
 }
+FAILURES = (Kind.VIOLATION, Kind.TOO_BIG, Kind.NOT_TEXT)
 ORDERED = (CUTTING, CUTTING, CLOSED, BROKEN)  # both transfers, for an order
 
 
@@ -167,12 +170,14 @@ class TransferState:
     Attributes:
         eof: nothing more will come from the source.
         answered: a Close frame came from the source.
+        failed: something illegal came from the source, so that nothing more of it is looked at.
         torn: the sink was left inside a frame and has to be aborted.
     """
 
     flow: Flow = Flow.OPEN
     eof: bool = False
     answered: bool = False
+    failed: bool = False
     torn: bool = False
 
     def to(self, row: tuple[Flow, Flow, Flow, Flow]) -> TransferState:
@@ -220,6 +225,8 @@ def _moved(
         own = replace(own, answered=True)
     elif kind in (Kind.EOF, Kind.LOST):
         own = replace(own, eof=True)
+    elif kind in FAILURES:
+        own = replace(own, failed=True)
     elif kind is Kind.TORN:
         own = replace(own, torn=True)
         other = replace(other, eof=True)  # the sink is aborted: nothing more comes from it
@@ -227,8 +234,12 @@ def _moved(
 
 
 def may_shut(state: TunnelState, side: Side) -> bool:
-    """Both Close frames have passed at `side`: its write side may be shut once flushed."""
-    return state.reading(side.peer).flow is Flow.CLOSED and state.reading(side).answered
+    """Both Close frames have passed at `side`: its write side may be shut once flushed.
+
+    Ours is enough where the side has failed: its own would not be looked at.
+    """
+    source = state.reading(side)
+    return state.reading(side.peer).flow is CLOSED and (source.answered or source.failed)
 
 
 def finished(state: TunnelState) -> bool:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 # How long a Close waits for the rest of a frame before the sink is aborted. A media
 # stream ends a frame every 20 to 100 ms; a frame that takes longer has stalled.
 BOUNDARY_TIMEOUT = 1.0
+# How long a client that broke the protocol has to take its Close and the FIN behind it,
+# and to leave: nothing that it says is looked at, so there is nothing else to wait for.
+LINGER = 1.0
 # How long a tunnel waits to be told how its bot's process ended. The control process
 # answers within a tenth of a second; without one the bot is taken to have finished.
 ANSWER_TIMEOUT = 0.25
@@ -255,10 +258,12 @@ class Tunnel:
                 if not end.incoming.eof:
                     self.pump.release(end, reset=True)
             self.apply(Event.CLOSE_TIMEOUT, now)
-        elif waited >= BOUNDARY_TIMEOUT:
+        else:
             for transfer in (self.from_client, self.from_bot):
-                if transfer.flow is Flow.CUTTING:
+                if waited >= BOUNDARY_TIMEOUT and transfer.flow is Flow.CUTTING:
                     self.apply(Event((transfer.source.side, Kind.TORN)), now)
+            if waited >= LINGER and self.state.downstream.failed and self.downstream.shut:
+                self.apply(Event.DOWNSTREAM_EOF, now)
 
     def _check_last_words(self, now: float) -> None:
         """A side that has hung up is lost when the other one leaves untaken what it said."""

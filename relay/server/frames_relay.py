@@ -50,6 +50,8 @@ LEAST_HOLD = 0.02
 # long it is waited for that its reader finds the end; it does at once, unless it is in
 # the midst of many frames or held back.
 LAST_WORDS = 1.0
+# How long a client that broke the protocol has to leave; as in a pump.
+LINGER = 1.0
 # How long a bot that has gone is waited for to be judged; as in a pump.
 ANSWER_TIMEOUT = 0.25
 NEVER = float("inf")
@@ -298,7 +300,12 @@ class FramesCall:
                 ping_at = now + adopt.ping_seconds
                 if not self._client.held:  # else there is traffic enough
                     self._client.write(Ping())
-        await trio.sleep(adopt.close_timeout)
+        linger = min(LINGER, adopt.close_timeout)
+        await trio.sleep(linger)
+        told = may_shut(self._state, Side.DOWNSTREAM) and not self._client.held
+        if self._state.downstream.failed and told:
+            self._apply(Event.DOWNSTREAM_EOF)
+        await trio.sleep(adopt.close_timeout - linger)
         for leg in (self._client, self._bot):
             if not self._state.reading(leg.side).eof:
                 leg.reset()

@@ -24,7 +24,8 @@ from relay.protocol.lifecycle import (
 DOWN, UP = Side.DOWNSTREAM, Side.UPSTREAM
 OPEN, CUTTING, CLOSED, BROKEN = Flow.OPEN, Flow.CUTTING, Flow.CLOSED, Flow.BROKEN
 FLAGS = (False, True)
-TRANSFERS = [TransferState(*values) for values in product(Flow, FLAGS, FLAGS, FLAGS)]
+FAILURES = (Kind.VIOLATION, Kind.TOO_BIG, Kind.NOT_TEXT)
+TRANSFERS = [TransferState(*values) for values in product(Flow, FLAGS, FLAGS, FLAGS, FLAGS)]
 ORDERS = {Event.STOP, Event.TIME_LIMIT, Event.IDLE, Event.DRAIN}
 
 # What a flow may become; to stay is always allowed.
@@ -61,7 +62,7 @@ def flows(state: TunnelState) -> tuple[Flow, Flow]:
 @pytest.mark.parametrize("one", Event)
 def test_every_state_takes_every_event(one: Event) -> None:
     """Nothing re-opens, nothing that is known is forgotten, the first cause stays."""
-    for ending in (None, *ENDINGS.values()):
+    for ending in (None, ENDINGS[Event.UPSTREAM_CLOSE], ENDINGS[Event.DRAIN]):
         for before in every_state(ending):
             after = step(before, one)
             for side in Side:
@@ -69,6 +70,7 @@ def test_every_state_takes_every_event(one: Event) -> None:
                 assert new.flow in MOVES[old.flow]
                 assert new.eof >= old.eof
                 assert new.answered >= old.answered
+                assert new.failed >= old.failed
                 assert new.torn >= old.torn
             assert after.ending is (before.ending or ENDINGS.get(one))
 
@@ -95,6 +97,8 @@ def test_facts_change_only_by_what_brings_them(one: Event) -> None:
             if new.torn > old.torn:
                 assert one is event(side, Kind.TORN)
                 assert (old.flow is not CLOSED, new.flow) == (True, BROKEN)
+            if new.failed > old.failed:
+                assert one in [event(side, kind) for kind in FAILURES]
             if new.answered > old.answered:
                 assert one is event(side, Kind.CLOSE)
             if new.eof > old.eof:
@@ -117,11 +121,12 @@ def test_only_a_tunnel_that_writes_nothing_more_is_finished() -> None:
         assert not finished(state) or (done and state.upstream.eof)
 
 
-def test_a_write_side_is_shut_after_both_closes_only() -> None:
+def test_a_write_side_is_shut_after_our_close_and_the_sides_or_its_failure() -> None:
     for state in every_state(None):
         for side in Side:
-            both = state.reading(side.peer).flow is CLOSED and state.reading(side).answered
-            assert may_shut(state, side) == both
+            source = state.reading(side)
+            over = source.answered or source.failed
+            assert may_shut(state, side) == (state.reading(side.peer).flow is CLOSED and over)
 
 
 # What happened, the cause; then toward the client and toward the bot: the code that is

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.protocol.lifecycle import Event
+from relay.pump.tunnel import LINGER
 from tests.helpers.pump import Rig, close, frame, split
 
 HALF = frame(b"h" * 100)[:50]
@@ -221,6 +222,67 @@ def test_a_protocol_error_closes_both_sides(r: Rig, side: str) -> None:
         peer.close_frame(1002)
         peer.shut()
     r.ended(f"{side}_protocol_error", 1002, "protocol error")
+
+
+# After an illegal frame the sides' own Close is not looked at (RFC 6455 section 7.1.7).
+
+
+def test_a_client_that_broke_the_protocol_gets_a_fin_behind_its_close(r: Rig) -> None:
+    call = r.call()
+    call.client.send(ILLEGAL_MASKED)
+    call.bot.close_frame(1002)
+    call.bot.shut()
+    r.settle()
+    assert call.client.closes() == [(1002, "protocol error")]
+    assert call.client.end == "fin"
+    assert not r.reports
+    call.client.close_frame(1002)  # as a library does, which then waits for nothing else
+    call.client.shut()
+    r.ended("client_protocol_error", 1002, "protocol error")
+
+
+def test_the_bot_is_free_although_a_client_that_broke_the_protocol_stays(r: Rig) -> None:
+    call = r.call(close_timeout=5.0)
+    call.client.send(ILLEGAL_MASKED)
+    call.bot.close_frame(1002)
+    call.bot.shut()
+    r.settle()
+    r.advance(LINGER * 0.9)
+    call.client.say(b"dropped")
+    r.settle()
+    assert not r.reports
+    r.advance(LINGER * 0.1 + 0.25)
+    r.ended("client_protocol_error", 1002, "protocol error")
+
+
+def test_a_client_that_leaves_its_close_untaken_has_longer(r: Rig) -> None:
+    early = frame(b"e" * 60_000)
+    call = r.call(buffer=4096, close_timeout=5.0, from_bot=early)
+    call.client.reading = False
+    call.client.send(ILLEGAL_MASKED)
+    call.bot.shut()
+    r.settle()
+    r.advance(LINGER * 2)
+    assert not r.reports
+    call.client.reading = True
+    r.settle()
+    assert call.client.received == early + close(1002, "protocol error")
+    r.advance(0.25)
+    r.ended("client_protocol_error", 1002, "protocol error")
+
+
+def test_a_bot_that_broke_the_protocol_is_free_when_it_has_closed(r: Rig) -> None:
+    call = r.call()
+    call.bot.send(ILLEGAL)
+    r.settle()
+    assert call.bot.closes() == [(1002, "protocol error")]
+    assert call.bot.end == "fin"  # also for one that waits for the other side to close
+    call.client.close_frame(1002)
+    r.settle()
+    assert not r.reports, "the instance is free only when the bot's side has ended"
+    call.bot.close_frame(1002)
+    call.bot.shut()
+    r.ended("bot_protocol_error", 1002, "protocol error")
 
 
 @pytest.mark.parametrize("side", ["client", "bot"])

@@ -8,7 +8,7 @@ import pytest
 from trio.testing import MockClock
 
 from relay.protocol.lifecycle import Event
-from relay.server.frames_relay import ANSWER_TIMEOUT, LAST_WORDS
+from relay.server.frames_relay import ANSWER_TIMEOUT, LAST_WORDS, LINGER
 from tests.helpers.frames_stage import FramesStage, frames_stage
 from tests.helpers.pump import Peer, close, frame
 
@@ -254,3 +254,18 @@ async def test_another_end_does_not_wait_for_the_answer(
         assert r.call.client.closes() == [(1000, "")]
         r.call.client.close_frame(1000)
         await r.ended("bot_ended", 1000)
+
+
+async def test_the_bot_is_free_although_a_client_that_broke_the_protocol_stays(
+    r: FramesStage,
+) -> None:
+    r.call.client.send(b"\x83\x80\0\0\0\0")
+    r.call.bot.close_frame(1002)
+    await r.settle()
+    assert r.call.client.closes() == [(1002, "protocol error")]
+    assert r.call.client.end == "fin"  # of its own Close nothing would be seen
+    r.call.bot.shut()
+    await r.settle()
+    assert not r.reports
+    await r.advance(LINGER)
+    await r.ended("client_protocol_error", 1002, "protocol error")
