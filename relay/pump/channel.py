@@ -7,8 +7,8 @@ state on either side (unix(7)). Messages are msgpack; the type is a tag.
 Direction    messages
 to a pump    Adopt (with two descriptors: client, bot), Hold (with one: bot), End, EndAll,
              Recorded, Ask, Look, Quit
-to control   Live (one per tunnel), Finished (until Recorded), Ready (after the others),
-             BotEnded (answered by an End), View (answers Look)
+to control   Taken or Refused (for an Adopt or a Hold), Live (one per tunnel), Finished (until
+             Recorded), Ready (after the others), BotEnded (answered by an End), View (answers Look)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ __all__ = [
     "MAX_EARLY",
     "MAX_MESSAGE",
     "MAX_NAME",
+    "MAX_TUNNELS",
     "NOTABLE_GAP",
     "TURN_CLASSES",
     "VERSION",
@@ -34,6 +35,8 @@ __all__ = [
     "Quit",
     "Ready",
     "Recorded",
+    "Refused",
+    "Taken",
     "ToControl",
     "ToPump",
     "Totals",
@@ -56,7 +59,7 @@ KIB = 1024
 
 # Raised when a message changes so that the other side would misread it: a pump outlives
 # the control process that started it, and may meet a newer one.
-VERSION = 2
+VERSION = 3
 
 # Early bytes of one side that ride along with an Adopt. A caller has no reason to
 # send before the 101, a bot little; one handshake read of each side fits.
@@ -70,6 +73,9 @@ RIGHTS_SPACE = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 # Characters of a tunnel's or a session's name (a UUID has 36), so that every report
 # about it fits into a message.
 MAX_NAME = 256
+
+# Calls that one pump holds at most, however many descriptors it may have: 200 MiB of state.
+MAX_TUNNELS = 100_000
 
 # Gaps from this long on are counted by their length, each class twice the one before:
 # 32 ms is more than one message of a 20 ms stream missing, the last class is over 4 s.
@@ -184,6 +190,20 @@ class Quit(msgspec.Struct, frozen=True, tag=True):
     """Exit as soon as no tunnel is left and every report is recorded."""
 
 
+class Taken(msgspec.Struct, frozen=True, tag=True):
+    """The sockets of this tunnel are the pump's; nothing has been written to them before."""
+
+    tunnel: str
+    session: str
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """This tunnel was not taken: no room for it, or its descriptors did not come through."""
+
+    tunnel: str
+    session: str
+
+
 class Live(msgspec.Struct, frozen=True, tag=True):
     """A tunnel as it stands."""
 
@@ -242,10 +262,12 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     Attributes:
         lost: reports that had to be forgotten, since the table was full.
         version: of these messages, as the pump speaks them.
+        capacity: tunnels and holds that the pump takes at most.
     """
 
     lost: int = 0
     version: int = VERSION
+    capacity: int = MAX_TUNNELS
 
 
 class BotEnded(msgspec.Struct, frozen=True, tag=True):
@@ -259,7 +281,7 @@ class BotEnded(msgspec.Struct, frozen=True, tag=True):
 
 
 ToPump = Adopt | Hold | End | EndAll | Recorded | Ask | Look | Quit
-ToControl = Live | Finished | Ready | BotEnded | View
+ToControl = Taken | Refused | Live | Finished | Ready | BotEnded | View
 
 _encoder = msgspec.msgpack.Encoder()
 _to_pump = msgspec.msgpack.Decoder(ToPump)

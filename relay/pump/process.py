@@ -11,6 +11,7 @@ from __future__ import annotations
 __all__ = ["PumpProcess", "read_spool", "spool_path"]
 
 import os
+import resource
 import signal
 import socket
 import time
@@ -25,8 +26,7 @@ import msgspec
 from relay.protocol.lifecycle import ENDINGS, Event
 from relay.pump import channel
 from relay.pump.census import Census
-from relay.pump.channel import Figures, Finished
-from relay.pump.ending import LOST
+from relay.pump.channel import MAX_TUNNELS, Finished
 from relay.pump.hold import Holds
 from relay.pump.pump import Pump
 
@@ -42,6 +42,9 @@ MAX_LOOK = 1000
 # Messages taken from the control process in one turn, so that a burst of new calls
 # cannot hold up those that run.
 MAX_COMMANDS = 16
+# Descriptors that are not for tunnels: the channel and its listener, the poller, what comes
+# with messages before it is known whether there is room, and what the interpreter has open.
+OTHER_DESCRIPTORS = 64
 # What the control process orders, as an event of the tunnel.
 ORDERS = {
     "stop": Event.STOP,
@@ -63,6 +66,14 @@ def read_spool(path: Path) -> list[Finished]:
         return msgspec.msgpack.decode(path.read_bytes(), type=list[Finished])
     except (OSError, msgspec.DecodeError):
         return []
+
+
+def capacity() -> int:
+    """How many tunnels, of two sockets each, this process has descriptors for."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MAX_TUNNELS
+    return min(max(soft - OTHER_DESCRIPTORS, 0) // 2, MAX_TUNNELS)
 
 
 def _as_socket(fd: int) -> socket.socket | None:
@@ -89,6 +100,7 @@ class PumpProcess:
         listener.setblocking(False)
         self.pump = Pump(time.monotonic)
         self.holds = Holds(self.pump, time.monotonic)
+        self._capacity = capacity()
         self._listener = listener
         self._spool = spool
         self._orphan_wait = orphan_wait
@@ -234,7 +246,7 @@ class PumpProcess:
             self._outbox.clear()  # the answer repeats what had not been sent
             self._outbox.extend((*self.pump.snapshot(), *self.holds.snapshot()))
             self._outbox.extend(self._reports.values())
-            self._outbox.append(channel.Ready(lost=self._forgotten))
+            self._outbox.append(channel.Ready(lost=self._forgotten, capacity=self._capacity))
             self._send()
         elif isinstance(message, channel.Look):
             # One at a time: who asks again before the answer wants only the later one.
@@ -243,21 +255,31 @@ class PumpProcess:
             self._quitting = True
 
     def _own(self, message: channel.Adopt | channel.Hold, fds: list[int]) -> None:
-        """Take over the sockets of a call; what can't be taken is reported as lost."""
+        """Take over the sockets of a call, or say that they stay the control process's."""
         sockets = [sock for sock in map(_as_socket, fds) if sock is not None]
-        if message.tunnel not in self.pump.tunnels and message.tunnel not in self.holds:
-            if isinstance(message, channel.Adopt) and len(sockets) == channel.MAX_DESCRIPTORS:
-                downstream, upstream = sockets
-                self.pump.adopt(message, downstream, upstream)
-                return
-            if isinstance(message, channel.Hold) and len(sockets) == 1:
-                self.holds.add(message, sockets[0])
-                return
-            # The control process counts on this call; tell it that there is none.
-            none = Figures()
-            self._keep(Finished(message.tunnel, message.session, LOST, None, "", 0.0, none, none))
-        for sock in sockets:
-            sock.close()
+        if not self._may_own(message, len(sockets)):
+            for sock in sockets:
+                sock.close()
+            self._say(channel.Refused(message.tunnel, message.session))
+            return
+        # First, so that a call without an answer is one that nothing was written to.
+        self._say(channel.Taken(message.tunnel, message.session))
+        if isinstance(message, channel.Adopt):
+            downstream, upstream = sockets
+            self.pump.adopt(message, downstream, upstream)
+        else:
+            self.holds.add(message, sockets[0])
+
+    def _may_own(self, message: channel.Adopt | channel.Hold, sockets: int) -> bool:
+        tunnels, holds = self.pump.tunnels, self.holds
+        known = message.tunnel in tunnels or message.tunnel in holds
+        wanted = channel.MAX_DESCRIPTORS if isinstance(message, channel.Adopt) else 1
+        return sockets == wanted and not known and len(tunnels) + len(holds) < self._capacity
+
+    def _say(self, message: channel.ToControl) -> None:
+        self._outbox.append(message)
+        if not self._wants_write:
+            self._send()
 
     def _end_all(self) -> None:
         for tunnel in list(self.pump.tunnels):

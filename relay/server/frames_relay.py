@@ -300,12 +300,12 @@ class FramesCall:
                 ping_at = now + adopt.ping_seconds
                 if not self._client.held:  # else there is traffic enough
                     self._client.write(Ping())
-        linger = min(LINGER, adopt.close_timeout)
-        await trio.sleep(linger)
+        ended = trio.current_time()
+        await trio.sleep(min(LINGER, adopt.close_timeout))
         told = may_shut(self._state, Side.DOWNSTREAM) and not self._client.held
         if self._state.downstream.failed and told:
             self._apply(Event.DOWNSTREAM_EOF)
-        await trio.sleep(adopt.close_timeout - linger)
+        await trio.sleep_until(ended + adopt.close_timeout)
         for leg in (self._client, self._bot):
             if not self._state.reading(leg.side).eof:
                 leg.reset()

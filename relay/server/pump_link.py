@@ -4,14 +4,16 @@ from __future__ import annotations
 
 __all__ = ["Link", "Tunnels", "sessions_of"]
 
+import errno
 import socket
 from dataclasses import dataclass, field
 
 import trio
 
 from relay.pump import channel
-from relay.pump.channel import Look
+from relay.pump.channel import Adopt, Hold, Look
 from relay.server.looks import Looks, Seen
+from relay.server.pump_offers import HAND_OVER_TIMEOUT, Offer
 from relay.server.side_tunnels import is_side
 
 # A pump takes a message in microseconds; one that does not for so long is stuck.
@@ -34,6 +36,9 @@ class Link:
         orphans: tunnels of the link before, until this one has told what it knows.
         understands: its pump speaks this version's messages; another one only finishes
             what it has.
+        capacity: tunnels that its pump takes at most.
+        full_until: it has refused one; by trio's clock.
+        offers: tunnels that it has not answered for.
         looks: what its pump said of itself and its tunnels.
     """
 
@@ -45,7 +50,15 @@ class Link:
     ready: trio.Event = field(default_factory=trio.Event)
     writing: trio.Lock = field(default_factory=trio.Lock)
     understands: bool = True
+    capacity: int = 0
+    full_until: float = 0.0
+    offers: dict[str, Offer] = field(default_factory=dict)
     looks: Looks = field(default_factory=Looks)
+
+    @property
+    def full(self) -> bool:
+        """It has no room for a call, as far as is known."""
+        return len(self.tunnels) >= self.capacity or trio.current_time() < self.full_until
 
     def forget(self, tunnel: str) -> None:
         """A tunnel has ended."""
@@ -58,20 +71,43 @@ class Link:
             return Seen()
         return await self.looks.look(most, lambda most: self.send(Look(most)))
 
-    async def send(self, message: channel.ToPump, fds: tuple[int, ...] = ()) -> bool:
+    async def offer(self, message: Adopt | Hold, fds: tuple[int, ...]) -> str:
+        """Give it a call; why it has not taken that, "" if it has."""
+        offer = self.offers[message.tunnel] = Offer()
+        cause = await self._post(message, fds, HAND_OVER_TIMEOUT) or await offer.outcome()
+        self.offers.pop(message.tunnel, None)
+        if cause:
+            self.tunnels.pop(message.tunnel, None)
+        return cause
+
+    def give_up_offers(self) -> None:
+        """The link is gone; nothing was written to those, so another pump may have them."""
+        for tunnel, offer in self.offers.items():
+            self.tunnels.pop(tunnel, None)
+            offer.answer("no_pump")
+
+    async def send(self, message: channel.ToPump) -> bool:
         """Send whole; False when the pump is gone, and its tunnels with it, or stuck."""
-        with trio.move_on_after(SEND_TIMEOUT):
+        return not await self._post(message, (), SEND_TIMEOUT)
+
+    async def _post(self, message: channel.ToPump, fds: tuple[int, ...], timeout: float) -> str:
+        """Send whole within `timeout` seconds; why that can't be done, "" when it was.
+
+        `no_pump`: the pump is gone. `pump_full`: it takes nothing.
+        """
+        with trio.move_on_after(timeout):
             async with self.writing:
                 while True:
                     try:
                         channel.send(self.sock, message, fds)
-                        return True
+                        return ""
                     except BlockingIOError:
                         pass
-                    except OSError:
-                        return False
+                    except OSError as error:
+                        # Too many descriptors are on their way to pumps that do not take them.
+                        return "pump_full" if error.errno == errno.ETOOMANYREFS else "no_pump"
                     try:
                         await trio.lowlevel.wait_writable(self.sock)
                     except (OSError, trio.ClosedResourceError):
-                        return False
-        return False
+                        return "no_pump"
+        return "pump_full"

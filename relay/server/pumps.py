@@ -17,13 +17,14 @@ from typing import Literal, Protocol
 import msgspec
 import trio
 
-from relay.errors import ConfigError, Refusal
+from relay.errors import ConfigError
 from relay.policy.interfaces import Log
 from relay.policy.sessions import SessionEnd
 from relay.pump import channel
-from relay.pump.channel import Adopt, BotEnded, Finished, Hold, Live, View
+from relay.pump.channel import Adopt, BotEnded, Finished, Hold, Live, Ready, Refused, Taken, View
 from relay.server.looks import Seen
 from relay.server.pump_link import Link, Tunnels, sessions_of
+from relay.server.pump_offers import FULL_WAIT, not_taken
 from relay.server.sessions import SessionKeeper
 from relay.server.side_tunnels import Order, is_side
 
@@ -111,9 +112,10 @@ class Pumps:
         return bool(self._takers())
 
     def require(self) -> None:
-        """Raises Refusal, 503, when no pump can take a call."""
-        if not self.ready():
-            raise _no_pump()
+        """Raises Refusal, 503, when no pump can take a call: `no_pump`, or `pump_full`."""
+        links = self._takers()
+        if all(link.full for link in links):
+            raise not_taken({"pump_full" for _ in links})
 
     async def adopt(self, message: Adopt, client: int, bot: int) -> None:
         """Give two descriptors to the pump with the fewest calls; the caller closes its own.
@@ -128,14 +130,16 @@ class Pumps:
         await self._hand_over(message, (bot,))
 
     async def _hand_over(self, message: Adopt | Hold, fds: tuple[int, ...]) -> None:
-        links = self._takers()
-        if not links:
-            raise _no_pump()
-        link = min(links, key=lambda each: len(each.tunnels))
-        self._note(link, message)
-        if not await link.send(message, fds):
-            link.tunnels.pop(message.tunnel, None)
-            raise _no_pump()
+        causes = set()
+        for link in sorted(self._takers(), key=lambda each: len(each.tunnels)):
+            cause = "pump_full"
+            if not link.full:
+                self._note(link, message)
+                cause = await link.offer(message, fds)
+            if not cause:
+                return
+            causes.add(cause)
+        raise not_taken(causes)
 
     def _note(self, link: Link, message: Adopt | Hold | Live) -> None:
         link.tunnels[message.tunnel] = message.session
@@ -231,6 +235,7 @@ class Pumps:
                 await self._hear(link)
         finally:
             del self._links[index]
+            link.give_up_offers()
             trio.lowlevel.notify_closing(sock)
             sock.close()
         self._orphans[index] = link.tunnels | link.orphans
@@ -269,23 +274,36 @@ class Pumps:
             await link.send(channel.Recorded([message.tunnel]))
         elif isinstance(message, View):
             link.looks.take(message)
+        elif isinstance(message, Taken | Refused):
+            await self._answered(link, message)
         else:
             if message.lost:
                 self._log.warning("reports_lost", pump=link.index, count=message.lost)
-            await self._begin(link, message.version)
+            await self._begin(link, message)
+
+    async def _answered(self, link: Link, message: Taken | Refused) -> None:
+        offer = link.offers.get(message.tunnel)
+        if isinstance(message, Refused):
+            link.full_until = trio.current_time() + FULL_WAIT
+            if offer is None:  # so late that its caller has been told otherwise
+                link.forget(message.tunnel)
+                await self._bury({message.tunnel: message.session})
+        if offer is not None:
+            offer.answer("pump_full" if isinstance(message, Refused) else "")
 
     async def _answer(self, link: Link, question: BotEnded) -> None:
         failed = await self._keeper.bot_failed(question.session)
         why: Literal["bot lost", "bot ended"] = "bot lost" if failed else "bot ended"
         await link.send(channel.End(question.tunnel, why))
 
-    async def _begin(self, link: Link, version: int) -> None:
+    async def _begin(self, link: Link, ready: Ready) -> None:
         """The link has told what its pump knows; what it did not name is gone."""
         orphans, link.orphans = link.orphans, {}
         await self._bury({name: orphans[name] for name in orphans.keys() - link.tunnels.keys()})
-        link.understands = version == channel.VERSION
+        link.capacity = ready.capacity
+        link.understands = ready.version == channel.VERSION
         if not link.understands:
-            self._log.warning("pump_version", pump=link.index, version=version)
+            self._log.warning("pump_version", pump=link.index, version=ready.version)
         if self._quitting.is_set() or link.index >= self._count or not link.understands:
             await link.send(channel.Quit())
         link.ready.set()
@@ -305,12 +323,3 @@ class Pumps:
                 link.forget(report.tunnel)
             for tunnels in self._orphans.values():
                 tunnels.pop(report.tunnel, None)
-
-
-def _no_pump() -> Refusal:
-    return Refusal(
-        503,
-        "no relay process can take the call at the moment; try again",
-        cause="no_pump",
-        headers=((b"retry-after", b"1"),),
-    )

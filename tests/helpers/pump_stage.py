@@ -86,5 +86,6 @@ class Stage:
 
 
 def names(messages: list[channel.ToControl]) -> list[str]:
-    """What was told of calls."""
+    """What was told of live and ended calls; every call was taken."""
+    messages = [each for each in messages if not isinstance(each, channel.Taken)]
     return [f"{type(each).__name__} {getattr(each, 'tunnel', '')}".strip() for each in messages]

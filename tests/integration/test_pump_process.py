@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -17,7 +18,20 @@ import trio
 
 from relay.errors import ConfigError
 from relay.pump import channel
-from relay.pump.channel import Adopt, Ask, Finished, Live, Look, Quit, Ready, Recorded, View
+from relay.pump.channel import (
+    Adopt,
+    Ask,
+    Finished,
+    Live,
+    Look,
+    Quit,
+    Ready,
+    Recorded,
+    Refused,
+    Taken,
+    View,
+)
+from relay.pump.process import OTHER_DESCRIPTORS, capacity
 from relay.pump_processes import PumpProcesses
 from tests.helpers.daemon import PATIENCE, pids_with, wait_until
 from tests.helpers.pump import CLOSE, Call, Peer, frame, split, tcp_pair
@@ -45,6 +59,12 @@ class Node:
         return pids_with(f"{self.folder}/pump-")
 
     def call(self, control: socket.socket, name: str = "one") -> Call:
+        """A call that the pump has taken."""
+        call = self.offer(control, name)
+        assert hear(control) == Taken(name, "session")
+        return call
+
+    def offer(self, control: socket.socket, name: str) -> Call:
         (client, downstream), (bot, upstream) = tcp_pair(), tcp_pair()
         with downstream, upstream:
             channel.send(control, Adopt(name, "session"), (downstream.fileno(), upstream.fileno()))
@@ -102,7 +122,7 @@ def test_a_call_outlives_the_control_process(node: Node) -> None:
     live = hear(control)
     assert isinstance(live, Live)
     assert (live.tunnel, live.session, live.from_client.messages) == ("one", "session", 2)
-    assert hear(control) == Ready()
+    assert hear(control) == Ready(capacity=capacity())
     channel.send(control, Look(10))
     view = hear(control)
     assert isinstance(view, View)
@@ -200,6 +220,28 @@ def test_quit_with_everything_recorded_leaves_nothing(node: Node) -> None:
     channel.send(control, Recorded(["one"]))
     wait_until(lambda: not node.pids(), "the pump exits")
     assert list(node.pumps.spooled()) == []
+
+
+def test_a_pump_takes_as_many_calls_as_it_has_descriptors_for(node: Node) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OTHER_DESCRIPTORS + 6, hard))
+    try:
+        control = node.connect()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    channel.send(control, Ask())
+    assert hear(control) == Ready(capacity=3)
+    calls = [node.call(control, name) for name in "abc"]
+    for _ in range(50):
+        refused = node.offer(control, "d")
+        assert hear(control) == Refused("d", "session")
+        assert ends(refused.client) == "fin"  # nobody has them any more
+    for call in calls:
+        works(call)
+    calls[0].client.reset()
+    calls[0].bot.reset()
+    assert isinstance(hear(control), Finished)
+    works(node.call(control, "d"))
 
 
 def test_a_runtime_directory_that_is_none_is_a_configuration_error(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import array
 import os
+import resource
 import select
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -18,16 +20,17 @@ from relay.pump.channel import (
     Ask,
     End,
     EndAll,
-    Figures,
     Finished,
     Live,
     Ready,
     Recorded,
+    Refused,
+    Taken,
 )
-from relay.pump.process import PumpProcess, read_spool, spool_path
+from relay.pump.process import PumpProcess, capacity, read_spool, spool_path
 from tests.helpers.daemon import PATIENCE
 from tests.helpers.pollers import ready
-from tests.helpers.pump import open_descriptors, tcp_pair
+from tests.helpers.pump import frame, open_descriptors, tcp_pair
 from tests.helpers.pump_stage import Stage, names
 
 
@@ -60,7 +63,8 @@ def test_a_call_that_is_handed_over_goes_on(stage: Stage) -> None:
     assert call.client.closes() == [(1001, "stopped")]
     call.client.close_frame(1001)
     call.bot.shut()
-    (report,) = stage.heard(control)
+    taken, report = stage.heard(control)
+    assert taken == Taken("one", "session of one")
     assert isinstance(report, Finished)
     assert (report.tunnel, report.session, report.cause) == ("one", "session of one", "stopped")
     assert report.from_client.messages == 1
@@ -78,7 +82,7 @@ def test_ask_lists_the_live_and_what_was_not_recorded(stage: Stage) -> None:
     assert names(heard) == ["Live c", "Live d", "Finished b", "Ready"]
     assert isinstance(heard[0], Live)
     assert heard[0].session == "session of c"
-    assert heard[-1] == Ready(lost=0)
+    assert heard[-1] == Ready(lost=0, capacity=capacity())
     stage.tell(control, Recorded(["b"]))
     stage.tell(control, Ask())
     assert names(stage.heard(control)) == ["Live c", "Live d", "Ready"]
@@ -87,6 +91,7 @@ def test_ask_lists_the_live_and_what_was_not_recorded(stage: Stage) -> None:
 def test_a_new_control_process_replaces_the_one_that_is_connected(stage: Stage) -> None:
     first = stage.connect()
     call = stage.call(first, "one")
+    assert names(stage.heard(first)) == []
     second = stage.connect()
     assert channel.receive(first) == (b"", [])
     stage.tell(second, Ask())
@@ -155,7 +160,7 @@ def test_an_empty_message_with_descriptors_leaks_none(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_an_adoption_with_too_few_or_many_descriptors_is_reported(stage: Stage, count: int) -> None:
+def test_an_adoption_with_too_few_or_many_descriptors_is_refused(stage: Stage, count: int) -> None:
     control = stage.connect()
     near, far = tcp_pair()
     with near, far:
@@ -163,12 +168,12 @@ def test_an_adoption_with_too_few_or_many_descriptors_is_reported(stage: Stage, 
         fds = array.array("i", [far.fileno()] * count)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if count else []
         control.sendmsg([msgspec.msgpack.encode(Adopt("odd", "session"))], rights)
-        (report,) = stage.heard(control)
+        (answer,) = stage.heard(control)
         assert open_descriptors() == before
-    assert report == Finished("odd", "session", "lost", None, "", 0.0, Figures(), Figures())
+    assert answer == Refused("odd", "session")
 
 
-def test_descriptors_that_are_no_sockets_are_closed_and_reported(stage: Stage) -> None:
+def test_descriptors_that_are_no_sockets_are_closed_and_refused(stage: Stage) -> None:
     control = stage.connect()
     before = open_descriptors()
     near, far = tcp_pair()
@@ -181,7 +186,7 @@ def test_descriptors_that_are_no_sockets_are_closed_and_reported(stage: Stage) -
     assert near.recv(10) == b""
     near.close()
     assert open_descriptors() == before
-    assert names(stage.heard(control)) == ["Finished odd", "Finished odder"]
+    assert names(stage.heard(control)) == ["Refused odd", "Refused odder"]
 
 
 def test_a_name_that_lives_is_refused_without_harm(stage: Stage) -> None:
@@ -191,17 +196,60 @@ def test_a_name_that_lives_is_refused_without_harm(stage: Stage) -> None:
     stage.settle()
     assert (again.client.end, again.bot.end) == ("fin", "fin")
     assert stage.works(call)
-    assert stage.heard(control) == []  # a report would end the live one
+    assert names(stage.heard(control)) == ["Refused one"]
+
+
+# No room.
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_without_descriptors_a_call_is_refused_and_the_others_go_on(stage: Stage) -> None:
+    control = stage.connect()
+    call = stage.call(control, "one")
+    (near, far), (other, last) = tcp_pair(), tcp_pair()
+    with near, far, other, last:
+        before = open_descriptors()
+        with no_more_descriptors():
+            for _ in range(3):
+                channel.send(control, Adopt("two", "session"), (far.fileno(), last.fileno()))
+                stage.process.turn(1.0)
+            assert stage.works(call)
+        assert names(stage.heard(control)) == ["Refused two"] * 3
+        assert open_descriptors() == before
+        stage.tell(control, Adopt("two", "session"), far.fileno(), last.fileno())
+        assert names(stage.heard(control)) == []
+        near.sendall(frame(b"still whole", masked=True))
+        stage.settle()
+        assert other.recv(100) == frame(b"still whole", masked=True)
+        stage.tell(control, End("two", "stop"))
+    stage.settle()
 
 
 # A control process that does not read.
 
 
-def refuse_many(stage: Stage, control: socket.socket) -> list[str]:
-    """Adoptions without descriptors, each over at once; more reports than the channel takes."""
+def end_many(stage: Stage, control: socket.socket) -> list[str]:
+    """Calls that are over at once, since their peers have gone; more than the channel takes."""
     many = [f"{index:04}" + "n" * 200 for index in range(400)]
     for name in many:
-        channel.send(control, Adopt(name, name))
+        pairs = [socket.socketpair() for _ in range(2)]
+        for _near, far in pairs:
+            far.close()
+        channel.send(control, Adopt(name, name), tuple(near.fileno() for near, _far in pairs))
+        for near, _far in pairs:
+            near.close()
+        stage.process.turn(0)
         stage.process.turn(0)
     return many
 
@@ -209,7 +257,7 @@ def refuse_many(stage: Stage, control: socket.socket) -> list[str]:
 def test_reports_wait_for_a_control_process_that_does_not_read(stage: Stage) -> None:
     control = stage.connect()
     live = stage.call(control, "live")
-    names_ = refuse_many(stage, control)
+    names_ = end_many(stage, control)
     stage.settle()  # fails if the full channel makes the pump spin
     assert stage.works(live)
     stage.tell(control, Recorded(names_[:1]))  # is still heard
@@ -223,7 +271,7 @@ def test_reports_wait_for_a_control_process_that_does_not_read(stage: Stage) -> 
 
 def test_a_control_process_that_reads_again_wakes_the_pump(stage: Stage) -> None:
     control = stage.connect()
-    refuse_many(stage, control)
+    end_many(stage, control)
     stage.settle()
     while select.select([control], [], [], 0)[0]:
         channel.receive(control)
@@ -233,7 +281,7 @@ def test_a_control_process_that_reads_again_wakes_the_pump(stage: Stage) -> None
 def test_an_answer_repeats_what_waits_instead_of_adding_to_it(stage: Stage) -> None:
     control = stage.connect()
     stage.call(control, "live")
-    refused = [f"Finished {name}" for name in refuse_many(stage, control)]
+    refused = [f"Finished {name}" for name in end_many(stage, control)]
     stage.tell(control, Ask())
     heard = names(stage.heard(control))
     answer = heard.index("Live live")
@@ -244,7 +292,7 @@ def test_an_answer_repeats_what_waits_instead_of_adding_to_it(stage: Stage) -> N
 
 def test_what_waited_for_a_lost_control_process_is_told_to_the_next(stage: Stage) -> None:
     control = stage.connect()
-    refuse_many(stage, control)
+    end_many(stage, control)
     control.close()
     stage.settle()
     control = stage.connect()
@@ -294,7 +342,7 @@ def test_reports_that_nobody_took_are_in_the_spool(stage: Stage) -> None:
     for name in ("taken", "left", "behind"):
         stage.end(stage.call(control, name))
     stage.tell(control, Recorded(["taken"]))
-    told = stage.heard(control)[1:]
+    told = [each for each in stage.heard(control) if isinstance(each, Finished)][1:]
     control.close()
     stage.settle()
     assert stage.process.over()

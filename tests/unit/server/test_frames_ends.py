@@ -257,15 +257,17 @@ async def test_another_end_does_not_wait_for_the_answer(
 
 
 async def test_the_bot_is_free_although_a_client_that_broke_the_protocol_stays(
-    r: FramesStage,
+    mock_clock: MockClock,
 ) -> None:
-    r.call.client.send(b"\x83\x80\0\0\0\0")
-    r.call.bot.close_frame(1002)
-    await r.settle()
-    assert r.call.client.closes() == [(1002, "protocol error")]
-    assert r.call.client.end == "fin"  # of its own Close nothing would be seen
-    r.call.bot.shut()
-    await r.settle()
-    assert not r.reports
-    await r.advance(LINGER)
-    await r.ended("client_protocol_error", 1002, "protocol error")
+    async with frames_stage(mock_clock) as r:
+        r.call.client.send(b"\x83\x80\0\0\0\0")
+        await r.settle()
+        r.call.bot.close_frame(1002)
+        await r.settle()
+        assert r.call.client.closes() == [(1002, "protocol error")]
+        assert r.call.client.end == "fin"  # of its own Close nothing would be seen
+        r.call.bot.shut()
+        await r.settle()
+        assert not r.reports
+        await r.advance(LINGER)
+        await r.ended("client_protocol_error", 1002, "protocol error")
