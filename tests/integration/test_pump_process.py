@@ -6,10 +6,8 @@ import os
 import resource
 import select
 import signal
-import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +17,6 @@ import trio
 from relay.errors import ConfigError
 from relay.pump import channel
 from relay.pump.channel import (
-    Adopt,
     Ask,
     Finished,
     Live,
@@ -28,85 +25,19 @@ from relay.pump.channel import (
     Ready,
     Recorded,
     Refused,
-    Taken,
     View,
 )
 from relay.pump.process import OTHER_DESCRIPTORS, capacity
 from relay.pump_processes import PumpProcesses
-from tests.helpers.daemon import PATIENCE, pids_with, wait_until
-from tests.helpers.pump import CLOSE, Call, Peer, frame, split, tcp_pair
-
-
-@dataclass
-class Node:
-    """What a control process does with its pumps, without a daemon around it."""
-
-    folder: Path
-    pumps: PumpProcesses
-    opened: list[socket.socket] = field(default_factory=list)
-
-    def connect(self, pumps: PumpProcesses | None = None) -> socket.socket:
-        control = trio.run((pumps or self.pumps).connect, 0)
-        self.opened.append(control)
-        return control
-
-    def pid(self) -> int:
-        wait_until(self.pids, "the pump runs")
-        (pid,) = self.pids()
-        return pid
-
-    def pids(self) -> list[int]:
-        return pids_with(f"{self.folder}/pump-")
-
-    def call(self, control: socket.socket, name: str = "one") -> Call:
-        """A call that the pump has taken."""
-        call = self.offer(control, name)
-        assert hear(control) == Taken(name, "session")
-        return call
-
-    def offer(self, control: socket.socket, name: str) -> Call:
-        (client, downstream), (bot, upstream) = tcp_pair(), tcp_pair()
-        with downstream, upstream:
-            channel.send(control, Adopt(name, "session"), (downstream.fileno(), upstream.fileno()))
-        self.opened += [client, bot]
-        return Call(name, Peer(client, masked=True), Peer(bot, masked=False))
+from tests.helpers.daemon import PATIENCE, wait_until
+from tests.helpers.pump import CLOSE, Peer, frame, split
+from tests.helpers.pump_node import Node, ends, hear, pump_node, works
 
 
 @pytest.fixture(name="node")
 def _node(tmp_path: Path) -> Iterator[Node]:
-    node = Node(tmp_path, PumpProcesses(tmp_path))
-    yield node
-    for sock in node.opened:
-        sock.close()
-    for pid in node.pids():
-        os.kill(pid, signal.SIGKILL)
-    trio.run(node.pumps.end)
-
-
-def hear(control: socket.socket) -> channel.ToControl:
-    """The next message from the pump."""
-    assert select.select([control], [], [], PATIENCE)[0], "the pump says nothing"
-    payload, _fds = channel.receive(control)
-    return channel.decode_to_control(payload)
-
-
-def arrives(peer: Peer, data: bytes) -> None:
-    """Exactly these bytes come next."""
-    before = len(peer.received)
-    wait_until(lambda: peer.poll() is not None and len(peer.received) - before >= len(data), "data")
-    assert peer.received[before:] == data
-
-
-def ends(peer: Peer) -> str:
-    wait_until(lambda: peer.poll() is not None and peer.end, "the end of a connection")
-    return peer.end
-
-
-def works(call: Call) -> None:
-    call.client.say(b"up")
-    call.bot.say(b"down")
-    arrives(call.bot, frame(b"up", masked=True))
-    arrives(call.client, frame(b"down"))
+    with pump_node(tmp_path) as node:
+        yield node
 
 
 def test_a_call_outlives_the_control_process(node: Node) -> None:
