@@ -68,10 +68,12 @@ class Pusher:
         return self.sent > before
 
 
-def pushed_through(node: Node, call: Call, source: str, total: int) -> int:
+def pushed_through(
+    node: Node, call: Call, source: str, total: int, sizes: tuple[int, ...] = SIZES
+) -> int:
     """Push `total` bytes to a reader that takes some only when nothing more fits; the growth."""
     pusher, reader = (call.client, call.bot) if source == "client" else (call.bot, call.client)
-    push = Pusher(pusher, [frame(bytes([n % 251]) * n, masked=pusher.masked) for n in SIZES], total)
+    push = Pusher(pusher, [frame(bytes([n % 251]) * n, masked=pusher.masked) for n in sizes], total)
     pid = node.pid()
     before = most = anonymous(pid)
     read, seen, sampled = 0, hashlib.blake2b(), 0
@@ -98,6 +100,13 @@ def test_a_slow_reader_costs_no_memory(node: Node, source: str) -> None:
     call = node.call(control)
     works(call)
     assert pushed_through(node, call, source, PUSHED) <= MOST_GROWTH
+    works(call)
+
+
+def test_a_message_of_64_mib(node: Node) -> None:
+    call = node.call(node.connect())
+    works(call)
+    assert pushed_through(node, call, "bot", 1, sizes=(PUSHED,)) <= MOST_GROWTH
     works(call)
 
 

@@ -200,3 +200,33 @@ def test_cut_takes_the_rest_of_a_frame_only() -> None:
 def test_close_frame(reason: str, kept: bytes) -> None:
     assert close_frame(1001, reason, None) == frame(CLOSE, b"\x03\xe9" + kept)
     assert close_frame(1001, reason, MASK) == frame(CLOSE, b"\x03\xe9" + kept, mask=MASK)
+
+
+# The second bytes at which a header's shape changes, without and with a mask.
+SECOND_BYTES = [mask | length for mask in (0, 0x80) for length in (0, 1, 2, 125, 126, 127)]
+# What follows: lengths in their shortest form and not, the top bit of 63, a mask.
+FOLLOWING = [b"\x00\x05", b"\x00\x7e", b"\x80\x00"]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("rsv", [0, 0x40, 0x70])
+def test_every_beginning_of_a_header_in_every_two_cuts(masked: bool, rsv: int) -> None:
+    """All 256 first bytes: the same verdict however the header arrives."""
+    for first in range(256):
+        for second in SECOND_BYTES:
+            for follow in FOLLOWING:
+                data = bytes((first, second)) + follow + bytes(12)
+                whole = FrameTracker(masked=masked, rsv=rsv)
+                whole.feed(data, len(data))
+                for one, two in ((1, 2), (1, 4), (2, 3), (3, 9), (4, 6), (1, 10)):
+                    pieces = FrameTracker(masked=masked, rsv=rsv)
+                    for piece in (data[:one], data[one:two], data[two:]):
+                        pieces.feed(piece, len(piece))
+                    assert seen(pieces) == seen(whole), data
+
+
+def seen(tracker: FrameTracker) -> tuple[object, ...]:
+    """What a tracker makes of a stream; the beginning of an illegal header may have passed."""
+    violation = tracker.violation
+    boundary = violation is not None or tracker.at_boundary
+    return violation, tracker.messages, tracker.closed, boundary
