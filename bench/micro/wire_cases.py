@@ -17,7 +17,7 @@ from relay.protocol.frames import FrameTracker
 from relay.protocol.headers import for_bot, for_bot_upgrade, from_bot_upgrade
 from relay.protocol.http1 import HeadBuffer, HeadLimits, Request, parse_request
 from relay.protocol.target import parse_target
-from relay.pump.transfer import READ_SIZE
+from relay.pump.scratch import READ_SIZE
 
 __all__ = ["REQUEST_ID", "WIRE", "TwoReads"]
 

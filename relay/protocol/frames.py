@@ -12,13 +12,17 @@ Theory of operation
    in pieces (`_head` holds them), or inside a payload (`_remaining` > 0). A voice
    call sends one small frame a read, so `feed` first tries for exactly that: one
    whole final data frame. All else goes through `_step`, a frame piece at a time.
+   Who knows by `first_word` that a read is one such frame, while the tracker is
+   `plain`, need not call `feed` but counts the message.
 """
 
 from __future__ import annotations
 
-__all__ = ["FrameTracker", "Violation", "close_frame"]
+__all__ = ["TEXT_OR_BINARY", "FrameTracker", "Violation", "close_frame", "first_word"]
 
+import sys
 from dataclasses import dataclass
+from typing import Final
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 DATA_OPCODES = frozenset((CONTINUATION, TEXT, BINARY))
@@ -26,6 +30,8 @@ OPCODES = DATA_OPCODES | {CLOSE, PING, PONG}
 
 FIN = 0x80
 MASK = 0x80
+# Between the first words of a text frame and of a binary one.
+TEXT_OR_BINARY: Final = int.from_bytes(bytes((TEXT ^ BINARY, 0, 0, 0)), sys.byteorder)
 RSV = 0x70
 RSV_DEFLATE = 0x40  # RFC 7692 section 6: permessage-deflate owns RSV1 on a message's first frame
 
@@ -53,7 +59,7 @@ class Violation:
 
 # What a tracker knows of a stream that has not ended.
 MOVING = (
-    "_plain", "_head", "_remaining", "_opcode", "_final", "_fragmented", "_message_size",
+    "plain", "_head", "_remaining", "_opcode", "_final", "_fragmented", "_message_size",
     "_close_payload", "messages",
 )  # fmt: skip
 
@@ -71,6 +77,7 @@ class FrameTracker:
     Attributes:
         messages: data messages completed so far.
         closed: a whole Close frame was seen; `close_code` and `close_reason` say which.
+        plain: a message may begin here, and its length is not limited.
         violation: why the stream is illegal, or None.
     """
 
@@ -84,7 +91,6 @@ class FrameTracker:
         "_medium",
         "_message_size",
         "_opcode",
-        "_plain",
         "_remaining",
         "_rsv",
         "_short",
@@ -92,6 +98,7 @@ class FrameTracker:
         "close_reason",
         "closed",
         "messages",
+        "plain",
         "violation",
     )
 
@@ -101,7 +108,7 @@ class FrameTracker:
         self._medium = 8 if masked else 4  # header bytes of a frame below 65 536 bytes
         self._rsv = rsv
         self._max_message = max_message
-        self._plain = True  # between messages: nothing pending, nothing fragmented
+        self.plain = not max_message
         self._head = b""
         self._remaining = 0
         self._opcode = 0
@@ -131,7 +138,7 @@ class FrameTracker:
 
     def feed(self, data: Bytes, size: int) -> int:
         """Take the next `size` bytes of `data`; return how many of them may pass."""
-        if self._plain and size > FIXED_HEADER:
+        if self.plain and size > FIXED_HEADER:
             # One whole final data frame, the shape of every audio message. `data` may
             # hold stale bytes behind `size`; a length read from them can't match.
             first = data[0]
@@ -146,7 +153,7 @@ class FrameTracker:
                         total = 0
                 else:
                     total = 0
-                if total == size and second & MASK == self._mask_bit and not self._max_message:
+                if total == size and second & MASK == self._mask_bit:
                     self.messages += 1
                     return size
         position = 0
@@ -155,7 +162,7 @@ class FrameTracker:
                 position = self._skip_whole(data, position, size)
             if position < size:
                 position = self._step(data, position, size)
-        self._plain = self._between_messages()
+        self.plain = self._is_plain()
         return position
 
     def _skip_whole(self, data: Bytes, position: int, size: int) -> int:
@@ -194,12 +201,12 @@ class FrameTracker:
         position = 0
         while position < size and not self.at_boundary and self.violation is None:
             position = self._step(data, position, size)
-        self._plain = self._between_messages()
+        self.plain = self._is_plain()
         return position
 
-    def _between_messages(self) -> bool:
+    def _is_plain(self) -> bool:
         """Any data frame may begin here: nothing is pending and the stream has not ended."""
-        ended = self.closed or self.violation is not None
+        ended = self.closed or self.violation is not None or self._max_message
         return self.at_boundary and not self._fragmented and not ended
 
     def _step(self, data: Bytes, position: int, size: int) -> int:
@@ -312,6 +319,19 @@ class FrameTracker:
                 self.close_code = int.from_bytes(clear[:2], "big")
                 self.close_reason = clear[2:].decode("utf-8", "replace")
             self.closed = True
+
+
+def first_word(size: int, *, masked: bool) -> int:
+    """The first four bytes of a final binary frame, as the machine reads them as a number.
+
+    In that of a text frame the bits of `TEXT_OR_BINARY` are turned.
+
+    Args:
+        size: bytes of the frame with its header; 134 to 65 539, where those four tell it.
+    """
+    length = size - (8 if masked else 4)
+    head = bytes((FIN | BINARY, 126 | (MASK if masked else 0))) + length.to_bytes(2, "big")
+    return int.from_bytes(head, sys.byteorder)
 
 
 def close_frame(code: int, reason: str, mask: bytes | None) -> bytes:

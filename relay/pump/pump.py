@@ -13,7 +13,6 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 from relay.protocol.lifecycle import Event
 from relay.pump.census import Census, Sums, live
@@ -30,7 +29,8 @@ from relay.pump.channel import (
 )
 from relay.pump.ending import report
 from relay.pump.poller import GONE, READ, WRITE, Poller, new_poller
-from relay.pump.transfer import READ_SIZE, End, interest
+from relay.pump.scratch import Scratch
+from relay.pump.transfer import End, interest
 from relay.pump.tunnel import Tunnel
 
 # Events taken per turn. More lets one turn last longer before the clock is read
@@ -46,7 +46,6 @@ BY_CLASS: Final = 1 / SHORT_TURN
 LAST_CLASS: Final = TURN_CLASSES - 1
 
 ANSWERS = (Event.UPSTREAM_EOF, Event.UPSTREAM_LOST)
-READABLE: Final = ~WRITE  # reading, a hang-up and an error all mean: a read will tell
 
 
 class Pump:
@@ -64,8 +63,7 @@ class Pump:
         self._poller = poller()
         self._ends: dict[int, End] = {}
         self._watched: dict[int, Callable[[], None]] = {}
-        self._scratch = bytearray(READ_SIZE)
-        self._view = memoryview(self._scratch)
+        self._scratch = Scratch()
         self._released: list[End] = []
         self._retired: list[Tunnel] = []
         self.reports: deque[Finished] = deque()
@@ -135,7 +133,7 @@ class Pump:
         events = self._poller.poll(timeout if timeout < wait else wait, MAX_EVENTS)
         self.turns += 1
         now = self._clock()
-        ends, scratch, view = self._ends, self._scratch, self._view
+        ends, scratch = self._ends, self._scratch
         others = None
         for fd, mask in events:
             end = ends.get(fd)
@@ -143,11 +141,10 @@ class Pump:
                 others = self._note_other(others, fd)
                 continue
             try:
-                if mask & READABLE:
-                    if end.registered & READ:
-                        end.incoming.pull(scratch, view, now)
-                    elif mask & GONE and end.registered:
-                        end.tunnel.hung_up(end, now)
+                if mask != WRITE and end.registered & READ:
+                    end.incoming.pull(scratch, now)
+                elif mask & GONE and end.registered:
+                    end.tunnel.hung_up(end, now)
                 if mask != READ and end.outgoing.held:
                     end.outgoing.flush(now)
             except Exception:

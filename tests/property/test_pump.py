@@ -16,7 +16,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage
 
 from relay.protocol.lifecycle import Event
-from relay.pump.transfer import READ_SIZE
+from relay.pump.scratch import READ_SIZE
 from relay.pump.tunnel import BOUNDARY_TIMEOUT
 from tests.helpers.daemon import wait_until
 from tests.helpers.pump import CLOSE, Peer, close, frame, rig, split

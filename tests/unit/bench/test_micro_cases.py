@@ -27,7 +27,7 @@ from relay.protocol.body import MAX_BODY
 from relay.protocol.bot_http import BotHead
 from relay.protocol.frames import FrameTracker
 from relay.protocol.http1 import parse_request
-from relay.pump.transfer import READ_SIZE
+from relay.pump.scratch import READ_SIZE
 
 FRAME = len(samples.audio_frame())
 BURST = READ_SIZE // FRAME

@@ -6,7 +6,8 @@ import pytest
 
 from relay.protocol.lifecycle import Event, Flow
 from relay.pump.poller import HANG_UP, READ, WRITE
-from relay.pump.transfer import LEAST_READ, READ_SIZE, Transfer, interest
+from relay.pump.scratch import READ_SIZE
+from relay.pump.transfer import LEAST_READ, Transfer, interest
 from tests.helpers.pump import Call, Rig, frame
 
 # A Close frame at its longest: header, mask, 125 bytes.

@@ -7,7 +7,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection
 
 from relay.protocol.lifecycle import Event
-from relay.pump.transfer import READ_SIZE
+from relay.pump.scratch import READ_SIZE
 from relay.pump.tunnel import BOUNDARY_TIMEOUT
 from tests.helpers.pump import Rig, close, frame, split
 
