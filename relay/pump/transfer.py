@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 # number: some 0.3 ms, so that a flood of tiny frames delays no call for long.
 MANY_FRAMES = 1024
 LEAST_READ = 8 * 1024
+# A source that gave as much in one of so many reads is bulk, and served behind the others: no
+# call sends as much, and the end of a large message may be small.
+BULK_READS = 8
 
 OPEN, CUTTING = Flow.OPEN, Flow.CUTTING
 
@@ -100,6 +103,7 @@ class Transfer:
     """
 
     __slots__ = (
+        "bulk",
         "bytes",
         "eof",
         "flow",
@@ -141,6 +145,7 @@ class Transfer:
         self.largest_gap = 0.0
         self.usual_gap = 0.0  # up to here a gap is neither the largest nor notable
         self.gaps: list[int] = []  # made when there is one: most calls have none at first
+        self.bulk = 0  # reads in which it is served as such
         self.room = READ_SIZE  # of the next read
         self.paced = 0  # messages when it was chosen
         self.last_read = now
@@ -215,8 +220,15 @@ class Transfer:
         if sent != size:
             self.hold(bytes(view[sent:]), now)
 
+    def pull_bulk(self, scratch: Scratch, most: int, now: float) -> None:
+        """The same for a source that gives much: at most `most` bytes."""
+        self.room = min(self.room, most)
+        self.bulk -= 1
+        self.pull(scratch, now)
+
     def _pace(self) -> None:
         """Choose the size of the next read by the frames since the last large one."""
+        self.bulk = BULK_READS
         messages = self.tracker.messages
         frames, self.paced = messages - self.paced, messages
         if frames > MANY_FRAMES:
