@@ -310,7 +310,7 @@ class Pump:
 
         The others are ready in the next turn too.
         """
-        end = min(ends, key=_last_read)
+        end = min(ends, key=lambda each: each.incoming.last_read)
         try:
             if end.registered & READ:  # still
                 end.incoming.pull_bulk(self._scratch, READ_BESIDE_CALLS, now)
@@ -346,7 +346,3 @@ class Pump:
         for tunnel in self._retired:
             tunnel.unlink()
         self._retired.clear()
-
-
-def _last_read(end: End) -> float:
-    return end.incoming.last_read
