@@ -144,8 +144,12 @@ def test_what_is_owed_to_a_side_that_has_gone_holds_up_nobody(r: Rig) -> None:
     r.settle()
     assert call.bot.unsent
     call.client.reset()
-    r.settle()
-    assert not call.bot.unsent, "a bot that writes all before it reads would wait for ever"
+
+    def written() -> bool:
+        r.settle()
+        return not call.bot.unsent
+
+    wait_until(written, "a bot that writes all before it reads would wait for ever")
     call.bot.reading = True
     r.settle()
     assert call.bot.closes() == [(4001, "")]
