@@ -27,7 +27,7 @@ setup(ext_modules=mypycify('$(COMPILED)'.split(), group_name='relay'))
 endef
 export SETUP
 
-.PHONY: run test test-clients test-peers attach compiled test-compiled check style types property \
+.PHONY: run test test-clients test-live test-peers attach compiled test-compiled check style types property \
 	bench bench-core bench-quick clean
 
 run: $(VENV)/ready          ## a working front door with an example bot behind it
@@ -44,6 +44,9 @@ test-peers: $(VENV)/ready   ## bad requests side by side with nginx and HAProxy
 
 attach: $(VENV)/ready       ## how long a caller waits for a warm bot; on a machine without other work
 	$(BIN)/python -m tests.helpers.attach
+
+test-live: $(VENV)/ready    ## long runs with many calls, while bots and processes die; some minutes
+	$(BIN)/python -m pytest -q tests/live
 
 compiled: $(VENV)/ready     ## a wheel with a compiled pump in build/compiled; needs a C compiler
 	@$(BIN)/python -c "$$CAN_COMPILE"

@@ -40,8 +40,9 @@ BOUNDARY_TIMEOUT = 1.0
 # and to leave: nothing that it says is looked at, so there is nothing else to wait for.
 LINGER = 1.0
 # How long a tunnel waits to be told how its bot's process ended. The control process
-# answers within a tenth of a second; without one the bot is taken to have finished.
-ANSWER_TIMEOUT = 0.25
+# answers within a tenth of a second, later on a machine that is overloaded; without one
+# the bot is taken to have finished.
+ANSWER_TIMEOUT = 1.0
 NEVER = float("inf")
 # An empty Ping as a server sends it (RFC 6455 section 5.5.2).
 PING_FRAME = b"\x89\x00"

@@ -53,7 +53,7 @@ LAST_WORDS = 1.0
 # How long a client that broke the protocol has to leave; as in a pump.
 LINGER = 1.0
 # How long a bot that has gone is waited for to be judged; as in a pump.
-ANSWER_TIMEOUT = 0.25
+ANSWER_TIMEOUT = 1.0
 NEVER = float("inf")
 # The cause of a call that ended in a way that is in no table.
 LOST = "lost"
