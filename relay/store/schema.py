@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["COLUMNS", "SCHEMA_VERSION", "connect", "session_of", "values_of"]
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -92,7 +93,7 @@ def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connectio
     """
     connection = None
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _create(path)
         connection = sqlite3.connect(
             path, timeout=busy_timeout, isolation_level=None, check_same_thread=False
         )
@@ -112,6 +113,17 @@ def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connectio
             raise ConfigError(f"store.url: {path} can't be opened: {error}") from None
         raise
     return connection
+
+
+def _create(path: Path) -> None:
+    """Make the file, private, unless it is there.
+
+    One that is there must not be opened here: closing a descriptor of it would drop this
+    process's locks on it (POSIX, fcntl), those of SQLite's connections too, and the next
+    process to close the file would delete the log that they write.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _make(connection: sqlite3.Connection, path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,6 +118,20 @@ def test_a_locked_file_is_refused_after_the_timeout(tmp_path: Path) -> None:
     other.execute("ROLLBACK")
     other.close()
     connect(path).close()
+
+
+def test_another_process_that_closes_the_file_leaves_the_log(tmp_path: Path) -> None:
+    """It would delete it if this process's locks on the file had been lost."""
+    path = tmp_path / "relay.db"
+    ours = [connect(path), connect(path)]
+    ours[0].execute("INSERT INTO leases VALUES ('s', 'i', 'a', 'n')")
+    log = path.with_name("relay.db-wal").stat()
+    look = f"import sqlite3; c = sqlite3.connect({str(path)!r}); "
+    look += "print(c.execute('SELECT count(*) FROM leases').fetchone()); c.close()"
+    assert subprocess.check_output([sys.executable, "-c", look]) == b"(1,)\n"
+    assert os.path.samestat(path.with_name("relay.db-wal").stat(), log)
+    for each in ours:
+        each.close()
 
 
 def test_a_session_is_the_same_as_a_row() -> None:
