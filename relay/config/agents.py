@@ -62,6 +62,7 @@ def check_agent(
         relay=table.relay,
         max_message_size=_max_message_size(table),
         sessions_per_instance=table.sessions_per_instance,
+        max_sessions=table.max_sessions,
         max_session_duration=table.max_session_duration,
         idle_timeout=table.idle_timeout,
         ping_interval=table.ping_interval,

@@ -66,6 +66,7 @@ def _organization(problems: Problems, name: str, raw: object, sources: Sources) 
         public_keys=_api_keys(problems, where, "public_keys", table, sources),
         private_keys=_api_keys(problems, where, "private_keys", table, sources),
         token_keys=_token_keys(problems, f"{where}.token_keys", table, sources),
+        max_sessions=table.max_sessions,
     )
 
 

@@ -40,6 +40,9 @@ MAX_LIST = 1000
 # More sockets than one process can hold; stand-ins for load tests come near it.
 MAX_SESSIONS_PER_INSTANCE = 100_000
 
+# Far beyond what one store's machine carries.
+MAX_SESSIONS = 1_000_000
+
 # Bot processes of one agent on one machine: about 90 MB each, so far more than fit.
 MAX_AGENTS = 10_000
 GIB = 1024 * MIB
@@ -81,6 +84,9 @@ OptionalWait = Annotated[
     _is(f"a number of seconds from 1 to {MAX_WAIT}"),
 ]
 Call = Annotated[float, _seconds(1, MAX_CALL)]
+
+
+MaxSessions = Annotated[int, _integer(0, MAX_SESSIONS)]
 
 
 class FileTable(msgspec.Struct, frozen=True):
@@ -135,6 +141,7 @@ class LimitsTable(msgspec.Struct, frozen=True):
     max_waiting: Annotated[int, _integer(1, 100_000)] = _LIMITS.max_waiting
     max_side_tunnels: Annotated[int, _integer(1, 1000)] = _LIMITS.max_side_tunnels
     reservation_timeout: Wait = _LIMITS.reservation_timeout
+    node_timeout: Wait = _LIMITS.node_timeout
     close_timeout: Wait = _LIMITS.close_timeout
     drain_timeout: Call = _LIMITS.drain_timeout
 
@@ -164,6 +171,7 @@ class OrganizationTable(msgspec.Struct, frozen=True):
     private_keys_env: VariableName = None
     private_keys_file: OptionalText = None
     token_keys: Annotated[tuple[dict[str, Any], ...], _secret("a list of tables")] = ()
+    max_sessions: MaxSessions = 0
 
 
 class IceServerTable(msgspec.Struct, frozen=True):
@@ -223,6 +231,7 @@ class AgentTable(msgspec.Struct, frozen=True):
     sessions_per_instance: Annotated[int, _integer(1, MAX_SESSIONS_PER_INSTANCE)] = (
         _AGENT.sessions_per_instance
     )
+    max_sessions: MaxSessions = _AGENT.max_sessions
     max_session_duration: Call = _AGENT.max_session_duration
     idle_timeout: Annotated[float, _seconds(0, MAX_CALL)] = _AGENT.idle_timeout
     ping_interval: Annotated[float, _seconds(0, MAX_WAIT)] = _AGENT.ping_interval

@@ -80,6 +80,7 @@ def _organization(organization: Organization) -> Iterator[str]:
         for key in organization.token_keys
     )
     yield f"token_keys = [{keys_of_tokens}]"
+    yield _line("max_sessions", organization.max_sessions)
 
 
 def _agent(agent: Agent) -> Iterator[str]:

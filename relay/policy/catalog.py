@@ -98,6 +98,8 @@ class Organization(msgspec.Struct, frozen=True):
     public_keys: tuple[str, ...]
     private_keys: tuple[str, ...]
     token_keys: tuple[TokenKey, ...]
+    # As an agent's, over all its agents.
+    max_sessions: int = 0
 
 
 class IceServer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -138,6 +140,8 @@ class Agent(msgspec.Struct, frozen=True):
     # A message in bytes; 0 is no limit.
     max_message_size: int = 0
     sessions_per_instance: int = 1
+    # At a time, on all nodes, those that a place is held for too; 0 is no limit.
+    max_sessions: int = 0
     max_session_duration: float = 7200 * SECOND
     idle_timeout: float = 0.0
     ping_interval: float = 0.0
@@ -188,6 +192,9 @@ class Limits(msgspec.Struct, frozen=True):
     max_side_tunnels: int = 16
     # A place that /start holds for a caller who has not connected yet.
     reservation_timeout: float = 30 * SECOND
+    # A control process of another node that has said nothing for so long is looked for, and
+    # when it is dead, what it held is taken over: a supervisor restarts one within seconds.
+    node_timeout: float = 10 * SECOND
     # A Close that was sent waits so long for its answer, then the sockets are closed.
     close_timeout: float = 5 * SECOND
     # How long SIGTERM lets live calls go on: the longest default session.
