@@ -36,7 +36,7 @@ from relay.ops.observer import Observer
 from relay.ops.supervisor import NOBODY, VARIABLES, Supervisor
 from relay.policy.interfaces import Log
 from relay.policy.routes import ADMIN, PUBLIC, Route
-from relay.pump_processes import PumpProcesses, hold_directory, node_name
+from relay.pump_processes import PumpProcesses, RuntimeDirectories, hold_directory, node_name
 from relay.server.admin import ADMIN_HANDLERS
 from relay.server.admin_views import VIEW_HANDLERS
 from relay.server.bot_pool import MAX_IDLE, BotPool
@@ -44,6 +44,7 @@ from relay.server.calls import Calls, Frames
 from relay.server.connection import Routes
 from relay.server.exchange import Front
 from relay.server.listener import Listener, open_listeners, take_inherited
+from relay.server.nodes import Nodes
 from relay.server.private_api import PRIVATE_HANDLERS
 from relay.server.pumps import Pumps
 from relay.server.session_websocket import session_api
@@ -128,6 +129,8 @@ class Daemon:
         self._config = config
         self._log = Observer(log, time.time)
         self._on_ready = on_ready or self._print_ready
+        self._homes = RuntimeDirectories()
+        self._place = str(config.runtime_dir.resolve())
         self._ending = trio.Event()
         self._hurry = trio.Event()
 
@@ -141,6 +144,7 @@ class Daemon:
             most = _raise_descriptor_limit()
             store = SQLiteStore(config.store_path, node_name(config.runtime_dir))
             try:
+                await store.join(self._place, self._homes.control_lives)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._obey, signals)
                     await self._serve(store, most)
@@ -236,6 +240,9 @@ class Daemon:
         )
         background.start_soon(bots.run)
         background.start_soon(traffic.run, store)
+        timeout = config.limits.node_timeout
+        nodes = Nodes(self._place, self._homes, store, keeper, front.calls, timeout, self._log)
+        background.start_soon(nodes.run)
         background.start_soon(self._poll_stops, front)
         background.start_soon(self._sweep, keeper)
         return front

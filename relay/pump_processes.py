@@ -8,7 +8,7 @@ a lock of the same kind, so that two of them never speak to one pump in turns.
 
 from __future__ import annotations
 
-__all__ = ["PumpProcesses", "hold_directory", "node_name"]
+__all__ = ["PumpProcesses", "RuntimeDirectories", "hold_directory", "node_name"]
 
 import fcntl
 import os
@@ -16,6 +16,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,10 @@ DIAL_TIMEOUT = 2.0
 DIAL_AGAIN = 0.02
 # A pump whose channel has ended has only to leave; the kernel may need a moment for that.
 REAP_TIMEOUT = 1.0
+
+# Another node that looks whether somebody is here has the lock for a moment (microseconds).
+LOOKED_AT = 0.02
+LOOKS = 5
 
 LOCK_NAME = re.compile(r"pump-([0-9]{1,4})\.lock")
 SPOOL_NAME = re.compile(r"pump-([0-9]{1,4})\.finished")
@@ -65,7 +70,11 @@ def hold_directory(path: Path, pumps: int) -> Iterator[None]:
     except OSError as error:
         raise _unusable(path, error) from None
     try:
-        if not _take(lock):
+        for _ in range(LOOKS):
+            if taken := _take(lock):
+                break
+            time.sleep(LOOKED_AT)
+        if not taken:
             holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
             raise ConfigError(
                 f"server.runtime_dir: {path} is in use by another relay daemon (pid {holder}); "
@@ -189,6 +198,35 @@ class PumpProcesses:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # it says nothing there, and outlives who reads it
             )
+
+
+class RuntimeDirectories:
+    """`relay.server.nodes.Homes`: the directories of other nodes on this machine."""
+
+    def control_lives(self, place: str) -> bool:
+        return _is_held(Path(place) / "control.lock")
+
+    def pumps_live(self, place: str) -> bool:
+        return any(_is_held(path) for path in Path(place).glob("pump-*.lock"))
+
+    def reports(self, place: str) -> list[Finished]:
+        files = sorted(Path(place).glob("pump-*.finished"))
+        return [report for path in files for report in read_spool(path)]
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process holds the lock on a file. A file that is gone is nobody's; what may
+    not be looked at is held, since a call that goes on must not be called lost."""
+    try:
+        lock = os.open(path, os.O_RDWR)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    try:
+        return not _take(lock)
+    finally:
+        os.close(lock)
 
 
 def _dial(path: Path) -> socket.socket:

@@ -75,7 +75,14 @@ ONLY_IN = {
     "hmac": {"relay.policy.signing"},
     "signal": {"relay.daemon", "relay.demo", "relay.instances.process", "relay.pump.process"},
     "subprocess": {"relay.instances.process", "relay.pump_processes"},
-    "sqlite3": {"relay.store.database", "relay.store.schema", "relay.store.sqlite"},
+    "sqlite3": {
+        "relay.store.database",
+        "relay.store.ends",
+        "relay.store.neighbours",
+        "relay.store.places",
+        "relay.store.schema",
+        "relay.store.sqlite",
+    },
     "asyncio": set[str](),
 }
 

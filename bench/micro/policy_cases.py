@@ -14,13 +14,14 @@ import trio
 from bench.micro import samples
 from bench.micro.case import Case, Loop, Repeated
 from relay.policy.interfaces import Admission, Places, Reservation
-from relay.policy.sessions import Session, SessionEnd, SessionState
+from relay.policy.sessions import Beginning, Session, SessionEnd, SessionState
 from relay.policy.tokens import TOKEN_TTL, mint, verify
 from relay.store.sqlite import SQLiteStore
 
 __all__ = ["POLICY", "Lives"]
 
 READY = Places((samples.INSTANCE,))
+BEGINNING = Beginning(queued=0.001, took=0.003, cold=False, pumped=True)
 
 
 def token_mint(_: ExitStack) -> Loop:
@@ -70,12 +71,12 @@ class Lives:
         reserved = await store.reserve(session, agent, READY, now)
         admitted = await store.admit(session, nonce, now + 40, now)
         instance = await store.lease(session_id, agent, READY, now)
-        active = await store.activate(session_id, nonce, now)
+        active = await store.activate(session_id, nonce, now, BEGINNING)
         ended = await store.end(session_id, SessionEnd("client_closed", 1000), now)
         if not (
             reserved is Reservation.HELD
             and admitted is Admission.ADMITTED
-            and instance is not None
+            and isinstance(instance, str)
             and active
             and ended is not None
         ):

@@ -105,7 +105,9 @@ class Log:
             "close_code": session.close_code,
             "close_reason": session.close_reason or None,
             "seconds": round((session.ended or 0) - started, 3) if started else None,
-            "waited_ms": _waited(session),
+            "waited_ms": _milliseconds(session.took),
+            "queued_ms": _milliseconds(session.queued),
+            "cold": session.cold,
             "figures": msgspec.json.decode(session.figures) if session.figures else None,
         }
         self._logger.info(
@@ -113,7 +115,5 @@ class Log:
         )
 
 
-def _waited(session: Session) -> float | None:
-    if session.started is None or session.admitted is None:
-        return None
-    return round((session.started - session.admitted) * 1000, 3)
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

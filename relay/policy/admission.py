@@ -14,6 +14,7 @@ __all__ = [
     "organization_for_key",
     "organizations_for_key",
     "parse_start",
+    "too_many_sessions",
 ]
 
 import json
@@ -207,6 +208,17 @@ def at_capacity(retry_after: int, *, status: int = 429) -> Refusal:
         "all instances of this agent are in use or reserved; try again later",
         cause="at_capacity",
         error="PCC-AGENT-AT-CAPACITY: all instances of this agent are in use or reserved",
+        headers=((b"retry-after", b"%d" % retry_after),),
+    )
+
+
+def too_many_sessions(retry_after: int) -> Refusal:
+    """The agent or its organization has as many sessions as it may have (`max_sessions`)."""
+    return Refusal(
+        429,
+        "this agent or its organization has as many sessions as it may have; try again later",
+        cause="session_limit",
+        error="PCC-AGENT-AT-CAPACITY: the limit of sessions is reached",
         headers=((b"retry-after", b"%d" % retry_after),),
     )
 

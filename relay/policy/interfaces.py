@@ -14,8 +14,10 @@ __all__ = [
     "Reservation",
     "SessionFilter",
     "Store",
+    "Wait",
 ]
 
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from typing import Protocol
 
@@ -23,7 +25,8 @@ import msgspec
 
 from relay.policy.catalog import Agent
 from relay.policy.health import Failure
-from relay.policy.sessions import Session, SessionEnd, SessionState
+from relay.policy.nodes import Estate, Neighbour
+from relay.policy.sessions import Beginning, Session, SessionEnd, SessionState
 from relay.policy.status import EndStatus, NodeStatus, RefusalStatus
 
 
@@ -40,7 +43,15 @@ class Reservation(Enum):
 
     HELD = "held"
     FULL = "full"
+    CAPPED = "capped"  # there is a place, but no further session is allowed
     NONE_READY = "none ready"
+
+
+class Wait(Enum):
+    """Why a caller gets no instance now."""
+
+    FULL = "full"
+    BEHIND = "behind"  # there is a place, and another node's caller was there before
 
 
 class Places(msgspec.Struct, frozen=True):
@@ -65,6 +76,8 @@ class SessionFilter(msgspec.Struct, frozen=True):
     Attributes:
         causes: of the end; sessions that have not ended have none.
         since, before: when it was created, unix seconds, the first included.
+        cold: whether its bot was started for it; sessions without a bot are neither.
+        longer, shorter: seconds that its bot's start took, neither bound included.
     """
 
     states: tuple[SessionState, ...] = ()
@@ -75,6 +88,9 @@ class SessionFilter(msgspec.Struct, frozen=True):
     causes: tuple[str, ...] = ()
     since: float | None = None
     before: float | None = None
+    cold: bool | None = None
+    longer: float | None = None
+    shorter: float | None = None
 
 
 class Store(Protocol):
@@ -84,12 +100,15 @@ class Store(Protocol):
     """
 
     async def reserve(
-        self, session: Session, agent: Agent, places: Places, now: float
+        self, session: Session, agent: Agent, places: Places, now: float, together: int = 0
     ) -> Reservation:
         """Add a reserved session if there is a place that is neither taken nor promised.
 
         FULL rather than NONE_READY when no instance is ready or startable, but one holds a
         session.
+
+        Args:
+            together: sessions that the agent's organization may have at a time, 0 for any.
         """
 
     async def admit(
@@ -101,21 +120,43 @@ class Store(Protocol):
         under a lapsed claim counts as reserved. Only ADMITTED leaves a trace.
         """
 
-    async def lease(self, session_id: str, agent: Agent, places: Places, now: float) -> str | None:
-        """Give the first ready instance with room to the session, or None.
+    async def lease(
+        self,
+        session_id: str,
+        agent: Agent,
+        places: Places,
+        now: float,
+        together: int = 0,
+        *,
+        defer: bool = True,
+    ) -> str | Wait:
+        """Give a ready instance with room to a waiting session of this node.
 
-        Places held by other sessions' reservations are not given away, and an instance
-        that the session still holds is not given twice.
+        Of instances that several nodes may use the one whose last lease is the longest ago,
+        else the first. Places held by other sessions' reservations are not given away, and
+        an instance that the session still holds is not given twice.
+
+        Args:
+            together: as for `reserve`.
+            defer: leave the place to a caller of another node who was there before.
         """
 
-    async def activate(self, session_id: str, nonce: str | None, now: float) -> bool:
+    async def activate(
+        self, session_id: str, nonce: str | None, now: float, beginning: Beginning
+    ) -> bool:
         """Move waiting to active and spend the token; False if it was stopped meanwhile.
 
         Only on the node that admitted it, like `give_back`.
         """
 
-    async def give_back(self, session_id: str, nonce: str | None, now: float) -> None:
-        """Move waiting to reserved and release the token's claim, without a nonce all claims."""
+    async def give_back(
+        self, session_id: str, nonce: str, now: float, cause: str | None = None
+    ) -> None:
+        """Move waiting to reserved and release the token's claim.
+
+        Args:
+            cause: why; what the session ends with if nobody comes any more.
+        """
 
     async def end(self, session_id: str, end: SessionEnd, now: float) -> Session | None:
         """End a live session; None when there is none to end."""
@@ -138,14 +179,56 @@ class Store(Protocol):
     async def count_live(self) -> dict[tuple[str, SessionState], int]:
         """How many sessions are in each live state, by agent, on all nodes."""
 
-    async def mine(self) -> list[Session]:
-        """This node's waiting and active sessions, for reconciling after a restart."""
-
     async def leases(self) -> list[tuple[str, str]]:
         """This node's leases: session id and instance."""
 
     async def sweep(self, now: float) -> list[Session]:
         """End reserved sessions whose time is over and forget what is old; returns the ended."""
+
+    # Nodes on one store (docs/operations.md, "Several nodes").
+
+    async def join(self, place: str, is_held: Callable[[str], bool]) -> None:
+        """Say that this node lives at `place`, its runtime directory, which it holds.
+
+        What nodes of other names have left at this place becomes this node's.
+
+        Args:
+            is_held: whether a process lives at another place; asked within the step.
+
+        Raises:
+            ConfigError: this node's name is used by one that lives at another place.
+        """
+
+    async def beat(self) -> list[Neighbour] | None:
+        """Say that this node lives; the others, or None when it has to join again."""
+
+    async def recover(self, live: Collection[str], now: float) -> Estate:
+        """Clear up after this node's earlier life.
+
+        Its sessions but those in `live` end as `lost`; those that wait with a token go back
+        to reserved, and their claims are released. Leases of other sessions stay until they
+        are freed.
+        """
+
+    async def take_over(
+        self,
+        dead: Neighbour,
+        now: float,
+        *,
+        pumps: bool,
+        ends: Mapping[str, SessionEnd],
+        foreign: Collection[str],
+    ) -> Estate | None:
+        """The same for another node that has died; its leases become this node's.
+
+        None, and nothing happens, when it has been heard of since `dead` was seen.
+
+        Args:
+            pumps: pumps of it live: what they may carry is left to them, and the node stays.
+            ends: how sessions are known to have ended.
+            foreign: agents whose instances only that node can use. Their leases stay with
+                it, until it comes back or the session is forgotten.
+        """
 
 
 class InstancePool(Protocol):

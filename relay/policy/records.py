@@ -54,9 +54,8 @@ def session_record(session: Session) -> Record:
         "createdAt": _iso(session.created),
         "updatedAt": _iso(max(time for time in times if time is not None)),
         "endedAt": _iso(session.ended) if session.ended is not None else None,
-        "botStartSeconds": _start_seconds(session),
-        # The instances of a list run before anybody calls.
-        "coldStart": False if session.started is not None else None,
+        "botStartSeconds": None if session.took is None else round(session.took),
+        "coldStart": session.cold,
         "completionStatus": completion,
         "endState": end_state,
         "events": [
@@ -68,13 +67,6 @@ def session_record(session: Session) -> Record:
 def session_details(session: Session) -> Record:
     """One session with what only its own page has; nothing of it is measured here."""
     return session_record(session) | {"resourceMetrics": None, "meetingIds": []}
-
-
-def _start_seconds(session: Session) -> int | None:
-    """Whole seconds from the caller's connection to the bot's answer."""
-    if session.started is None or session.admitted is None:
-        return None
-    return max(0, round(session.started - session.admitted))
 
 
 def _events(session: Session, end_state: str) -> list[tuple[str, float]]:

@@ -11,6 +11,7 @@ __all__ = [
     "END_STATES",
     "LIVE",
     "MOVES",
+    "Beginning",
     "Move",
     "Session",
     "SessionEnd",
@@ -56,6 +57,22 @@ def move(state: SessionState, by: Move) -> SessionState | None:
     return MOVES.get((state, by))
 
 
+class Beginning(msgspec.Struct, frozen=True):
+    """How a session got its bot; seconds are of a clock that is never set.
+
+    Attributes:
+        queued: from the caller's admission to the lease of the instance that served it.
+        took: from the admission to the bot's answer.
+        cold: the instance was started after the caller had come.
+        pumped: a pump carries it, so that it outlives the control process.
+    """
+
+    queued: float
+    took: float
+    cold: bool
+    pumped: bool
+
+
 class SessionEnd(msgspec.Struct, frozen=True):
     """Why and how a session ended.
 
@@ -75,7 +92,14 @@ class SessionEnd(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """A session as the store keeps it; times are unix seconds."""
+    """A session as the store keeps it; times are unix seconds.
+
+    Attributes:
+        node: that holds it, or has promised it a place.
+        cause: of its end; of a reserved one, why its last caller was not served.
+        turn: its place among those that wait for the same agent, the lowest first.
+        queued, took, cold, pumped: see `Beginning`; None until a bot holds it.
+    """
 
     id: str
     agent: str
@@ -95,6 +119,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     close_code: int | None = None
     close_reason: str = ""
     figures: str = ""
+    turn: int = 0
+    queued: float | None = None
+    took: float | None = None
+    cold: bool | None = None
+    pumped: bool | None = None
 
 
 # Cause of the end -> (endState, completionStatus) with the names of the public API

@@ -162,25 +162,30 @@ ADMIN_HANDLERS: Mapping[Route, type[Handler]] = {
 
 def session_record(session: Session) -> dict[str, object]:
     """A session as the administration shows it; times in ISO 8601, UTC."""
-    ended_state, status = (
-        public_end(session.cause, session.transport) if session.cause else (None, None)
-    )
+    ended_state, status = "active", None
+    if session.ended is not None:
+        ended_state, status = public_end(session.cause, session.transport)
     duration = None
     if session.started is not None and session.ended is not None:
-        duration = round(session.ended - session.started, 3)
+        duration = _seconds(session.ended - session.started)
     return {
         "sessionId": session.id,
         "agent": session.agent,
         "organization": session.organization,
         "state": session.state.value,
         "transport": session.transport,
+        "node": session.node,
         "instance": session.instance,
         "createdAt": _iso(session.created),
+        "admittedAt": _iso(session.admitted),
         "startedAt": _iso(session.started),
         "endedAt": _iso(session.ended),
+        "queuedSeconds": _seconds(session.queued),
+        "botStartSeconds": _seconds(session.took),
+        "coldStart": session.cold,
         "durationSeconds": duration,
         "cause": session.cause,
-        "endState": ended_state if session.ended else "active",
+        "endState": ended_state,
         "completionStatus": status,
         "closeCode": session.close_code,
         "closeReason": session.close_reason,
@@ -192,6 +197,10 @@ def _iso(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def _states(name: str) -> tuple[SessionState, ...]:

@@ -18,6 +18,9 @@ class Caller:
     """A caller between admission and the 101 (or the end of trying).
 
     Attributes:
+        since: when it was admitted, on trio's clock.
+        queued: seconds from then to the lease of `instance`.
+        cold: that was started since.
         instance: leased to it.
         missed: leased to it too, but no bot could be reached there.
     """
@@ -25,6 +28,9 @@ class Caller:
     session: Session
     agent: Agent
     nonce: str | None
+    since: float = field(default_factory=trio.current_time)
+    queued: float = 0.0
+    cold: bool = False
     instance: str | None = None
     missed: str | None = None
     stopped: bool = False

@@ -34,7 +34,9 @@ async def start_over_http(
     Never raises: what goes wrong is logged and ends the session.
     """
     try:
-        caller = await front.sessions.admit(agent, session.id, None, session.expires)
+        caller = await front.sessions.admit(
+            agent, session.id, None, session.expires, session.transport
+        )
     except RelayError as error:
         front.log.failure("http_start", error, session_id=session.id)
         await front.sessions.end(session.id, SessionEnd("no_instance"))

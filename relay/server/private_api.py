@@ -33,15 +33,26 @@ MAX_OFFSET = 10**9
 # Unix seconds have ten digits until the year 2286; milliseconds by mistake have more.
 MAX_TIME = 10**10 - 1
 
+UNITS = {
+    "startTime": "unix seconds",
+    "endTime": "unix seconds",
+    "startTimeMin": "seconds",
+    "startTimeMax": "seconds",
+}
+
 STATUSES: dict[str, tuple[SessionState, ...]] = {
     "active": LIVE,
     "ended": (SessionState.ENDED,),
     "all": (),
 }
-# Filters of the published API for what does not exist here, and the value that filters
+START_TYPES: dict[str, bool | None] = {"cold": True, "warm": False, "all": None}
+# A filter of the published API for what does not exist here, and the value that filters
 # nothing. Another value is refused: an answer that ignores it would be wrong.
-NOT_OFFERED = {"deploymentId": "", "startType": "all", "startTimeMin": "0", "startTimeMax": "0"}
-FILTERS = ("limit", "offset", "status", "endState", "startTime", "endTime", *NOT_OFFERED)
+NOT_OFFERED = {"deploymentId": ""}
+FILTERS = (
+    "limit", "offset", "status", "endState", "startTime", "endTime",
+    "startType", "startTimeMin", "startTimeMax", *NOT_OFFERED,
+)  # fmt: skip
 
 
 class PrivateHandler:
@@ -207,16 +218,23 @@ def _filter(values: dict[str, str], agent: Agent, usual: int) -> SessionFilter:
     """
     for name, nothing in NOT_OFFERED.items():
         if values.get(name, nothing) != nothing:
-            raise _bad_filter(f"{name} is not offered here; use {', '.join(FILTERS[:6])}")
+            offered = [each for each in FILTERS if each not in NOT_OFFERED]
+            raise _bad_filter(f"{name} is not offered here; use {', '.join(offered)}")
     states = _states(values)
-    since, before = _time(values, "startTime"), _time(values, "endTime")
+    start_type = values.get("startType", "all")
+    if start_type not in START_TYPES:
+        raise _bad_filter(f"startType must be one of {', '.join(START_TYPES)}")
     return SessionFilter(
         states=states,
         agent=agent.name,
         organization=agent.organization,
         causes=records.causes_of(values.get("endState", "")),
-        since=since,
-        before=before,
+        since=_time(values, "startTime"),
+        before=_time(values, "endTime"),
+        cold=START_TYPES[start_type],
+        # 0 is what the published API has by default, and filters nothing.
+        longer=_time(values, "startTimeMin") or None,
+        shorter=_time(values, "startTimeMax") or None,
         limit=_number(values, "limit", usual, MAX_PAGE),
         offset=_number(values, "offset", 0, MAX_OFFSET),
     )
@@ -246,7 +264,7 @@ def _number(values: dict[str, str], name: str, default: int, most: int) -> int:
     # The length first: converting thousands of digits is slow, and refused by Python.
     fits = len(text) <= len(str(most)) and text.isascii() and text.isdigit()
     if not fits or int(text) > most:
-        unit = " (unix seconds)" if most == MAX_TIME else ""
+        unit = f" ({UNITS[name]})" if name in UNITS else ""
         raise _bad_filter(f"{name} must be a number from 0 to {most}{unit}")
     return int(text)
 

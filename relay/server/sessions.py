@@ -10,7 +10,7 @@ __all__ = ["SessionKeeper"]
 
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -18,13 +18,15 @@ import msgspec
 import trio
 
 from relay.errors import Refusal, StoreError
-from relay.policy.admission import at_capacity, not_ready
+from relay.policy.admission import at_capacity, not_ready, too_many_sessions
 from relay.policy.catalog import Agent, Catalog, Limits
 from relay.policy.interfaces import Admission, InstancePool, Log, Reservation, Store
-from relay.policy.sessions import Session, SessionEnd, SessionState
+from relay.policy.nodes import Estate, Neighbour
+from relay.policy.sessions import Beginning, Session, SessionEnd, SessionState
 from relay.policy.tokens import TOKEN_TTL
 from relay.pump.channel import Finished
 from relay.server.callers import Caller, session_over, token_used
+from relay.server.ends import end_of, is_deaf
 from relay.server.placement import Placement
 from relay.server.side_tunnels import SideTunnels, is_side
 from relay.server.traffic import Traffic
@@ -36,8 +38,6 @@ T = TypeVar("T")
 CLAIM_MARGIN = 10.0
 # How often a store that failed is asked again to record something that must not be lost.
 RETRY_STORE = 1.0
-# A session over HTTP that ended so was ended by its bot.
-BOT_ENDED = ("bot_completed", "bot_error")
 
 
 class SessionKeeper:
@@ -71,21 +71,26 @@ class SessionKeeper:
         self._nursery = nursery
         self._callers: dict[str, Caller] = {}
         self._waiting: Counter[str] = Counter()
-        self._placement = Placement(store, pool, now)
+        self._placement = Placement(catalog, store, pool, now)
         self.sides = SideTunnels(limits.max_side_tunnels, log)
 
     async def reserve(self, agent: Agent, session_id: str, transport: str) -> Session:
         """A reserved session for /start.
 
         Raises:
-            Refusal: 429 when full, 400 PCC-1001 when no instance is ready.
+            Refusal: 429 when full or over `max_sessions`, 400 PCC-1001 when no instance is
+                ready.
         """
         await self._pool.wait_known()
         now = self._now()
         session = self._new(agent, session_id, transport, now, expires=now + TOKEN_TTL)
-        held = await self._store.reserve(session, agent, self._pool.places(agent), now)
+        places = self._pool.places(agent)
+        together = self._catalog.organization_of(agent).max_sessions
+        held = await self._store.reserve(session, agent, places, now, together)
         if held is Reservation.NONE_READY:
             raise not_ready()
+        if held is Reservation.CAPPED:
+            raise too_many_sessions(self._retry_after())
         if held is Reservation.FULL:
             raise at_capacity(self._retry_after())
         return session
@@ -109,7 +114,12 @@ class SessionKeeper:
         return max(1, math.ceil(self._limits.reservation_timeout / 10))
 
     async def admit(
-        self, agent: Agent, session_id: str, nonce: str | None, expires: float
+        self,
+        agent: Agent,
+        session_id: str,
+        nonce: str | None,
+        expires: float,
+        transport: str = "websocket",
     ) -> Caller:
         """Claim the token and let its caller in, as a waiting session.
 
@@ -125,7 +135,9 @@ class SessionKeeper:
         # Counted before the store is asked, so that a crowd does not pass the bound at once.
         self._waiting[agent.name] += 1
         try:
-            session = await self._claim(agent, session_id, nonce, expires)
+            session = self._new(agent, session_id, transport, self._now(), expires=expires)
+            session = msgspec.structs.replace(session, reserved_until=0.0)
+            await self._claim(agent, session, nonce)
         except BaseException:
             self._waiting[agent.name] -= 1
             raise
@@ -133,19 +145,13 @@ class SessionKeeper:
         self._callers[session_id] = caller
         return caller
 
-    async def _claim(
-        self, agent: Agent, session_id: str, nonce: str | None, expires: float
-    ) -> Session:
-        now = self._now()
-        session = self._new(agent, session_id, "websocket", now, expires=expires)
-        session = msgspec.structs.replace(session, reserved_until=0.0)
-        until = now + agent.attach_timeout + CLAIM_MARGIN
-        admission = await self._store.admit(session, nonce, until, now)
+    async def _claim(self, agent: Agent, session: Session, nonce: str | None) -> None:
+        until = session.created + agent.attach_timeout + CLAIM_MARGIN
+        admission = await self._store.admit(session, nonce, until, session.created)
         if admission is Admission.REPLAYED:
             raise token_used()
         if admission is Admission.OVER:
             raise session_over()
-        return session
 
     async def place(self, caller: Caller) -> str:
         """Wait, first come first served, for an instance and lease it; see `Placement`."""
@@ -157,7 +163,14 @@ class SessionKeeper:
         Raises:
             Refusal: 403 when the session was stopped meanwhile.
         """
-        if not await self._store.activate(caller.session.id, caller.nonce, self._now()):
+        beginning = Beginning(
+            queued=caller.queued,
+            took=trio.current_time() - caller.since,
+            cold=caller.cold,
+            pumped=caller.agent.relay == "tunnel" or caller.session.transport != "websocket",
+        )
+        session_id, now = caller.session.id, self._now()
+        if not await self._store.activate(session_id, caller.nonce, now, beginning):
             raise Refusal(403, "the session has been stopped", cause="session_stopped")
         self._leave(caller)
 
@@ -185,7 +198,7 @@ class SessionKeeper:
         if caller.stopped or caller.nonce is None:
             await self._record_end(session_id, SessionEnd("stopped") if caller.stopped else end)
         elif session_id not in self._callers:  # unless its claim has lapsed and it is here again
-            await self._store.give_back(session_id, caller.nonce, self._now())
+            await self._store.give_back(session_id, caller.nonce, self._now(), end.cause)
 
     def let_go(self, caller: Caller) -> None:
         """No bot could be reached at the caller's instance: it is free when it tries again."""
@@ -216,13 +229,7 @@ class SessionKeeper:
         if is_side(report.tunnel, report.session):
             self.sides.ended(report)
             return
-        figures = msgspec.json.encode(
-            {"seconds": report.seconds, "client": report.from_client, "bot": report.from_bot}
-        )
-        end = SessionEnd(
-            report.cause, report.code, report.reason, figures.decode(), lasted=report.seconds
-        )
-        await self.end(report.session, end)
+        await self.end(report.session, end_of(report))
 
     async def bot_failed(self, session_id: str) -> bool:
         """Whether the bot, which has closed its connection, has died of a failure."""
@@ -240,18 +247,21 @@ class SessionKeeper:
         await self.sides.end(session_id, "session ended")
         if session is not None and session.instance is not None:
             agent = self._catalog.agents.get(session.agent)
-            # Whether a bot that was started over HTTP has heard of its end is not known.
-            deaf = session.transport != "websocket" and end.cause not in BOT_ENDED
+            deaf = is_deaf(session.transport, end.cause)
             self._nursery.start_soon(self._settle, agent, session.instance, session_id, deaf)
 
     async def _record_end(self, session_id: str, end: SessionEnd) -> Session | None:
         session = await self._store.end(session_id, end, self._now())
         if session is not None:
-            self._log.session_end(session)
-            agent = self._catalog.agents.get(session.agent)
-            # The bot may be given to another session after that time.
-            self._traffic.session_ended(session_id, agent.settle_time if agent else 0.0)
+            self._ended(session)
         return session
+
+    def _ended(self, session: Session) -> None:
+        """Every end that this node has recorded comes here, once."""
+        self._log.session_end(session)
+        agent = self._catalog.agents.get(session.agent)
+        # The bot may be given to another session after that time.
+        self._traffic.session_ended(session.id, agent.settle_time if agent else 0.0)
 
     async def _settle(
         self, agent: Agent | None, instance: str, session_id: str, deaf: bool = False
@@ -293,37 +303,47 @@ class SessionKeeper:
             caller.scope.cancel()
         return session.state
 
-    # After a restart.
+    # After a death.
 
     async def reconcile(self, live: set[str]) -> None:
-        """Bring the store in line with the tunnels that are really there.
+        """Bring the store in line with the tunnels that are really there, after a restart.
 
         Sessions that an earlier control process was attaching go back to their callers;
         active ones without a tunnel have been lost; leases of neither are let go.
         """
-        leases = await self._store.leases()
-        for session_id, instance in leases:
+        for session_id, instance in await self._store.leases():
             self._pool.taken(instance, session_id)
-        settling = set()
-        for session in await self._store.mine():
-            if session.id in live or session.id in self._callers:
-                continue
-            if session.state is SessionState.WAITING and session.transport == "websocket":
-                await self._store.give_back(session.id, None, self._now())
-            else:
-                await self.end(session.id, SessionEnd("lost"))
-                settling.add((session.id, session.instance))
-        for session_id, instance in leases:
-            held = await self._store.get(session_id)
-            in_use = session_id in live or session_id in self._callers
-            if in_use and held is not None and held.instance == instance:
-                continue
-            if (session_id, instance) not in settling:
-                agent = self._catalog.agents.get(held.agent) if held is not None else None
-                self._nursery.start_soon(self._settle, agent, instance, session_id)
+        known = live | self._callers.keys()
+        self._inherit(await self._store.recover(known, self._now()))
         self._pool.reconciled()
+
+    async def take_over(
+        self, dead: Neighbour, *, pumps: bool, ends: Mapping[str, SessionEnd]
+    ) -> Estate | None:
+        """Clear up after another node; see `Store.take_over`.
+
+        Raises:
+            StoreError: nothing was done.
+        """
+        foreign = [agent.name for agent in self._catalog.agents.values() if agent.command]
+        estate = await self._store.take_over(
+            dead, self._now(), pumps=pumps, ends=ends, foreign=foreign
+        )
+        if estate is not None:
+            for lease in estate.leases:
+                self._pool.taken(lease.instance, lease.session)
+            self._inherit(estate)
+        return estate
+
+    def _inherit(self, estate: Estate) -> None:
+        for session in estate.ended:
+            self._ended(session)
+        for lease in estate.leases:
+            agent = self._catalog.agents.get(lease.agent)
+            deaf = is_deaf(lease.transport, lease.cause)
+            self._nursery.start_soon(self._settle, agent, lease.instance, lease.session, deaf)
 
     async def sweep(self) -> None:
         """End reservations that nobody claimed, forget what is old."""
         for session in await self._store.sweep(self._now()):
-            self._log.session_end(session)
+            self._ended(session)

@@ -14,8 +14,9 @@ import msgspec
 from relay.errors import ConfigError
 from relay.policy.sessions import Session, SessionState
 
-# Raised with every change of the tables; a file of another version is refused.
-SCHEMA_VERSION = 1
+# Raised with every change of the tables; a file of an earlier version is migrated, one of
+# a later version refused.
+SCHEMA_VERSION = 2
 # "relay" in four bytes less one: marks the file as ours (sqlite.org, pragma application_id).
 APPLICATION_ID = 0x726C6179
 # How long one statement waits for another process's write; writes take microseconds.
@@ -65,6 +66,32 @@ CREATE TABLE leases (
 CREATE INDEX leases_agent ON leases (agent, instance);
 """
 
+# From version 1: how a session got its bot, callers' turns, and nodes that see each other.
+VERSION_2 = """
+ALTER TABLE sessions ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN queued REAL;
+ALTER TABLE sessions ADD COLUMN took REAL;
+ALTER TABLE sessions ADD COLUMN cold INTEGER;
+ALTER TABLE sessions ADD COLUMN pumped INTEGER;
+UPDATE sessions SET took = max(0, started - admitted) WHERE started IS NOT NULL;
+UPDATE sessions SET pumped = 1 WHERE state = 'active';
+CREATE TABLE nodes (
+    name TEXT PRIMARY KEY,
+    place TEXT NOT NULL,
+    life TEXT NOT NULL,
+    beat INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- When an instance that several nodes may use was leased last.
+CREATE TABLE uses (
+    agent TEXT NOT NULL,
+    instance TEXT NOT NULL,
+    leased REAL NOT NULL,
+    PRIMARY KEY (agent, instance)
+) STRICT, WITHOUT ROWID;
+"""
+# What leads from each version to the next; a new file takes the same way.
+MIGRATIONS = (TABLES, VERSION_2)
+
 # For lists of one agent's sessions: counts and filters read it alone, 5 to 20 ms over
 # 100 000 sessions where the table took 30 to 190, for 0.01 ms more in a session's life
 # (measured). It changes no table, so files of this version without it get it.
@@ -80,6 +107,8 @@ CREATE INDEX IF NOT EXISTS sessions_stop ON sessions (node) WHERE stop_requested
 """
 
 COLUMNS = tuple(Session.__struct_fields__)
+# SQLite has no booleans.
+FLAGS = ("cold", "pumped")
 
 
 def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
@@ -89,7 +118,7 @@ def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connectio
         busy_timeout: seconds that one statement waits for another process's write.
 
     Raises:
-        ConfigError: it can't be opened, is no store of relay, or has another version.
+        ConfigError: it can't be opened, is no store of relay, or has a later version.
     """
     connection = None
     try:
@@ -97,7 +126,7 @@ def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connectio
         connection = sqlite3.connect(
             path, timeout=busy_timeout, isolation_level=None, check_same_thread=False
         )
-        _is_made(connection, path)  # before anything is changed: it may be somebody else's
+        _version(connection, path)  # before anything is changed: it may be somebody else's
         # Commits write whole pages: with small ones a session's life costs 0.23 ms instead
         # of 0.28 with the default of 4 KiB, and the log is a third as long (measured).
         connection.execute("PRAGMA page_size = 1024")
@@ -127,42 +156,46 @@ def _create(path: Path) -> None:
 
 
 def _make(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables unless they are there; two processes may come here at once."""
+    """Make or migrate the tables, all or nothing; two processes may come here at once."""
     connection.execute("BEGIN IMMEDIATE")
-    if not _is_made(connection, path):
-        for statement in TABLES.split(";"):
+    for statements in MIGRATIONS[_version(connection, path) :]:
+        for statement in statements.split(";"):
             connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute(AGENT_INDEX)
     connection.execute(STOP_INDEX)
     connection.execute("COMMIT")
 
 
-def _is_made(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file has the tables of this version; False for a new one.
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the file's tables; 0 for a new one.
 
     Raises:
-        ConfigError: it belongs to another program or version.
+        ConfigError: it belongs to another program, or to a version that is not known.
     """
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     (owner,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if tables == 0 and owner == 0:
-        return False
+        return 0
     if owner != APPLICATION_ID:
         raise ConfigError(f"store.url: {path} is a database of another program")
-    if version != SCHEMA_VERSION:
+    if not 1 <= version <= SCHEMA_VERSION:
         raise ConfigError(
-            f"store.url: {path} has schema version {version}, expected {SCHEMA_VERSION}; "
+            f"store.url: {path} has schema version {version}, expected 1 to {SCHEMA_VERSION}; "
             "use the relay version that made it, or another file"
         )
-    return True
+    return int(version)
 
 
 def session_of(row: tuple[object, ...]) -> Session:
     """A row of the columns `COLUMNS` as a session."""
-    return msgspec.convert(dict(zip(COLUMNS, row, strict=True)), Session)
+    fields = dict(zip(COLUMNS, row, strict=True))
+    for flag in FLAGS:
+        if fields[flag] is not None:
+            fields[flag] = bool(fields[flag])
+    return msgspec.convert(fields, Session)
 
 
 def values_of(session: Session, state: SessionState) -> tuple[object, ...]:

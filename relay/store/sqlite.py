@@ -9,31 +9,54 @@ from __future__ import annotations
 __all__ = ["SQLiteStore"]
 
 import sqlite3
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+import msgspec
+
 from relay.policy.catalog import Agent
-from relay.policy.interfaces import Admission, Places, Reservation, SessionFilter
-from relay.policy.sessions import LIVE, Move, Session, SessionEnd, SessionState, move
+from relay.policy.interfaces import Admission, Places, Reservation, SessionFilter, Wait
+from relay.policy.nodes import Estate, Neighbour
+from relay.policy.sessions import LIVE, Beginning, Move, Session, SessionEnd, SessionState, move
+from relay.store import neighbours
 from relay.store.database import Database
+from relay.store.ends import INSERT, SELECT, end_session, sessions_of
+from relay.store.places import SET_BACK, Demand
 from relay.store.schema import BUSY_TIMEOUT, COLUMNS, session_of, values_of
 
 DAY = 86_400.0
 # Ended sessions are a ledger for operators, not an archive.
 KEEP_ENDED = 30 * DAY
 KEEP_ROWS = 100_000
+# Used tokens are remembered for so long beyond their expiry: a clock that is set forward
+# and back again must not make them good.
+KEEP_TOKENS = DAY
 # Rows that one sweep forgets at most for each reason: other writers wait meanwhile.
 FORGET_AT_ONCE = 1000
 
-SELECT = f"SELECT {', '.join(COLUMNS)} FROM sessions"
-INSERT = f"INSERT INTO sessions ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
-# Places that are promised to callers who have not been placed yet.
-PROMISED = """
-SELECT count(*) FROM sessions
-WHERE agent = ? AND state IN ('reserved', 'waiting') AND reserved_until > ? AND id <> ?
-AND id NOT IN (SELECT session FROM leases)
+# A live reservation lasts as long as its owner waits.
+ADMIT = """
+UPDATE sessions SET state = 'waiting', node = :node, admitted = :now, instance = NULL,
+cause = NULL, reserved_until =
+    iif(reserved_until > :now AND created <= :latest, :until, 0),
+turn = (SELECT coalesce(max(turn), 0) + 1 FROM sessions WHERE state = 'waiting' AND agent = :agent)
+WHERE id = :id
 """
-OWN_LEASES = "SELECT instance FROM leases WHERE session = ?"
+ACTIVATE = """
+UPDATE sessions SET state = 'active', started = max(:now, created), queued = :queued,
+took = :took, cold = :cold, pumped = :pumped
+WHERE id = :id AND state = 'waiting' AND node = :node AND stop_requested = 0
+"""
+GIVE_BACK = """
+UPDATE sessions SET state = 'reserved', reserved_until = 0, node = NULL, instance = NULL, cause = ?
+WHERE id = ? AND state = 'waiting' AND node = ?
+"""
+# What nobody claimed ends as its last caller went.
+UNUSED = """
+SELECT id, iif(stop_requested, 'stopped', coalesce(cause, 'unused')) FROM sessions
+WHERE state = 'reserved' AND (expires <= ? OR stop_requested)
+"""
 # Each walks its own index and no further than it forgets (`+` rules another index out).
 FORGET_OLD = "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE ended < ? LIMIT ?)"
 FORGET_MANY = """
@@ -43,7 +66,9 @@ DELETE FROM sessions WHERE id IN (
     ) ORDER BY created LIMIT ?
 )
 """
-HELD = "SELECT instance, count(*) FROM leases WHERE agent = ? GROUP BY instance"
+# Leases that a node has left with bots of its own, and did not come back for.
+FORGET_LEASES = "DELETE FROM leases WHERE session NOT IN (SELECT id FROM sessions)"
+FORGET_USES = "DELETE FROM uses WHERE leased < ?"
 
 
 class SQLiteStore:
@@ -62,21 +87,21 @@ class SQLiteStore:
         self._database = Database(path, busy_timeout)
         self._run = self._database.run
         self._node = node
+        self._life = ""
 
     def close(self) -> None:
         self._database.close()
 
     async def reserve(
-        self, session: Session, agent: Agent, places: Places, now: float
+        self, session: Session, agent: Agent, places: Places, now: float, together: int = 0
     ) -> Reservation:
         def step(db: sqlite3.Connection) -> Reservation:
-            held = _held(db, agent)
-            if not held and not places.any():
-                return Reservation.NONE_READY
-            if _room(held, agent, places) <= _promised(db, agent, session.id, now):
-                return Reservation.FULL
-            db.execute(INSERT, values_of(session, SessionState.RESERVED))
-            return Reservation.HELD
+            demand = Demand(db, self._node, session.id, agent, places, now, together)
+            answer = demand.reserved()
+            if answer is Reservation.HELD:
+                made = msgspec.structs.replace(session, node=self._node)
+                db.execute(INSERT, values_of(made, SessionState.RESERVED))
+            return answer
 
         return await self._run(step)
 
@@ -88,75 +113,67 @@ class SQLiteStore:
                 return Admission.REPLAYED
             state = _state_to_admit(db, session.id, now)
             if state is None:
-                db.execute(INSERT, values_of(session, SessionState.WAITING))
+                db.execute(INSERT, values_of(session, SessionState.RESERVED))
             elif move(state, Move.ADMIT) is None:
                 return Admission.OVER
             if nonce is not None:
                 claim = (nonce, session.id, claimed_until, max(session.expires, claimed_until))
                 db.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, 0, ?, ?)", claim)
-            db.execute(
-                "UPDATE sessions SET state = 'waiting', node = ?, admitted = ?, instance = NULL, "
-                # A live reservation lasts as long as its owner waits.
-                "reserved_until = iif(reserved_until > ?, ?, 0) WHERE id = ?",
-                (self._node, now, now, claimed_until, session.id),
-            )
+            values = {"id": session.id, "agent": session.agent, "node": self._node}
+            times = {"now": now, "latest": now + SET_BACK, "until": claimed_until}
+            db.execute(ADMIT, values | times)
             return Admission.ADMITTED
 
         return await self._run(step)
 
-    async def lease(self, session_id: str, agent: Agent, places: Places, now: float) -> str | None:
-        def step(db: sqlite3.Connection) -> str | None:
-            row = db.execute(
-                "SELECT reserved_until > ? FROM sessions WHERE id = ? AND state = 'waiting'",
-                (now, session_id),
-            ).fetchone()
-            if row is None:
-                return None
-            held = _held(db, agent)
-            if not row[0] and _room(held, agent, places) <= _promised(db, agent, session_id, now):
-                return None
-            own = {url for (url,) in db.execute(OWN_LEASES, (session_id,))}
-            most = agent.sessions_per_instance
-            free = (url for url in places.ready if held.get(url, 0) < most and url not in own)
-            instance = next(free, None)
-            if instance is not None:
+    async def lease(
+        self,
+        session_id: str,
+        agent: Agent,
+        places: Places,
+        now: float,
+        together: int = 0,
+        *,
+        defer: bool = True,
+    ) -> str | Wait:
+        def step(db: sqlite3.Connection) -> str | Wait:
+            demand = Demand(db, self._node, session_id, agent, places, now, together)
+            instance = demand.leased(defer=defer)
+            if isinstance(instance, str):
                 lease = (session_id, instance, agent.name, self._node)
                 db.execute("INSERT INTO leases VALUES (?, ?, ?, ?)", lease)
                 placed = "UPDATE sessions SET instance = ? WHERE id = ?"
                 db.execute(placed, (instance, session_id))
+                if demand.shared:
+                    used = (agent.name, instance, now)
+                    db.execute("INSERT OR REPLACE INTO uses VALUES (?, ?, ?)", used)
             return instance
 
         return await self._run(step)
 
-    async def activate(self, session_id: str, nonce: str | None, now: float) -> bool:
+    async def activate(
+        self, session_id: str, nonce: str | None, now: float, beginning: Beginning
+    ) -> bool:
         def step(db: sqlite3.Connection) -> bool:
-            changed = db.execute(
-                "UPDATE sessions SET state = 'active', started = ? "
-                "WHERE id = ? AND state = 'waiting' AND node = ? AND stop_requested = 0",
-                (now, session_id, self._node),
-            ).rowcount
+            values = {"id": session_id, "node": self._node, "now": now}
+            changed = db.execute(ACTIVATE, values | msgspec.structs.asdict(beginning)).rowcount
             if changed and nonce is not None:
                 db.execute("UPDATE tokens SET spent = 1 WHERE nonce = ?", (nonce,))
             return changed == 1
 
         return await self._run(step)
 
-    async def give_back(self, session_id: str, nonce: str | None, now: float) -> None:
+    async def give_back(
+        self, session_id: str, nonce: str, now: float, cause: str | None = None
+    ) -> None:
         def step(db: sqlite3.Connection) -> None:
-            changed = db.execute(
-                "UPDATE sessions SET state = 'reserved', reserved_until = 0, node = NULL, "
-                "instance = NULL WHERE id = ? AND state = 'waiting' AND node = ?",
-                (session_id, self._node),
-            ).rowcount
-            if changed and nonce is not None:
+            if db.execute(GIVE_BACK, (cause, session_id, self._node)).rowcount:
                 db.execute("DELETE FROM tokens WHERE nonce = ? AND spent = 0", (nonce,))
-            elif changed:
-                db.execute("DELETE FROM tokens WHERE session = ? AND spent = 0", (session_id,))
 
         await self._run(step)
 
     async def end(self, session_id: str, end: SessionEnd, now: float) -> Session | None:
-        return await self._run(lambda db: _end(db, session_id, end, now))
+        return await self._run(lambda db: end_session(db, session_id, end, now))
 
     async def free(self, session_id: str, instance: str) -> None:
         lease = "DELETE FROM leases WHERE session = ? AND instance = ?"
@@ -174,18 +191,11 @@ class SQLiteStore:
         return await self._run(step)
 
     async def stop_requests(self) -> list[Session]:
-        return await self._run(
-            lambda db: _sessions(
-                db,
-                f"{SELECT} WHERE stop_requested = 1 AND state IN ('waiting', 'active') "
-                "AND node = ?",
-                (self._node,),
-            )
-        )
+        condition = "stop_requested = 1 AND state IN ('waiting', 'active') AND node = ?"
+        return await self._run(lambda db: sessions_of(db, condition, (self._node,)))
 
     async def get(self, session_id: str) -> Session | None:
-        one = f"{SELECT} WHERE id = ?"
-        found = await self._database.read(lambda db: _sessions(db, one, (session_id,)))
+        found = await self._database.read(lambda db: sessions_of(db, "id = ?", (session_id,)))
         return found[0] if found else None
 
     async def find(self, which: SessionFilter) -> tuple[list[Session], int]:
@@ -198,7 +208,8 @@ class SQLiteStore:
             count = f"SELECT count(*) FROM sessions {index} WHERE {matching}"
             (total,) = db.execute(count, values).fetchone()
             page = f"{SELECT} {index} WHERE {matching} ORDER BY created DESC, id LIMIT ? OFFSET ?"
-            return _sessions(db, page, (*values, which.limit, which.offset)), total
+            rows = db.execute(page, (*values, which.limit, which.offset)).fetchall()
+            return [session_of(row) for row in rows], total
 
         return await self._run(step)
 
@@ -207,31 +218,50 @@ class SQLiteStore:
         rows = await self._run(lambda db: db.execute(query, LIVE).fetchall())
         return {(agent, SessionState(state)): count for agent, state, count in rows}
 
-    async def mine(self) -> list[Session]:
-        return await self._run(
-            lambda db: _sessions(
-                db, f"{SELECT} WHERE node = ? AND state IN ('waiting', 'active')", (self._node,)
-            )
-        )
-
     async def leases(self) -> list[tuple[str, str]]:
         query = "SELECT session, instance FROM leases WHERE node = ?"
         return await self._run(lambda db: db.execute(query, (self._node,)).fetchall())
 
     async def sweep(self, now: float) -> list[Session]:
         def step(db: sqlite3.Connection) -> list[Session]:
-            over = db.execute(
-                "SELECT id, iif(stop_requested, 'stopped', 'unused') FROM sessions "
-                "WHERE state = 'reserved' AND (expires <= ? OR stop_requested)",
-                (now,),
-            ).fetchall()
-            ended = [_end(db, name, SessionEnd(cause), now) for name, cause in over]
-            db.execute("DELETE FROM tokens WHERE expires <= ?", (now,))
-            db.execute(FORGET_OLD, (now - KEEP_ENDED, FORGET_AT_ONCE))
-            db.execute(FORGET_MANY, (KEEP_ROWS, FORGET_AT_ONCE))
+            over = db.execute(UNUSED, (now,)).fetchall()
+            ended = [end_session(db, name, SessionEnd(cause), now) for name, cause in over]
+            db.execute("DELETE FROM tokens WHERE expires <= ?", (now - KEEP_TOKENS,))
+            forgotten = db.execute(FORGET_OLD, (now - KEEP_ENDED, FORGET_AT_ONCE)).rowcount
+            forgotten += db.execute(FORGET_MANY, (KEEP_ROWS, FORGET_AT_ONCE)).rowcount
+            if forgotten:
+                db.execute(FORGET_LEASES)
+                db.execute(FORGET_USES, (now - KEEP_ENDED,))
             return [session for session in ended if session is not None]
 
         return await self._run(step)
+
+    # Nodes on one store.
+
+    async def join(self, place: str, is_held: Callable[[str], bool]) -> None:
+        self._life = uuid.uuid4().hex
+        await self._run(lambda db: neighbours.join(db, self._node, place, self._life, is_held))
+
+    async def beat(self) -> list[Neighbour] | None:
+        return await self._run(lambda db: neighbours.beat(db, self._node, self._life))
+
+    async def recover(self, live: Collection[str], now: float) -> Estate:
+        return await self._run(lambda db: neighbours.recovered(db, self._node, live, now))
+
+    async def take_over(
+        self,
+        dead: Neighbour,
+        now: float,
+        *,
+        pumps: bool,
+        ends: Mapping[str, SessionEnd],
+        foreign: Collection[str],
+    ) -> Estate | None:
+        return await self._run(
+            lambda db: neighbours.taken_over(
+                db, dead, self._node, now, pumps=pumps, ends=ends, foreign=foreign
+            )
+        )
 
 
 def _conditions(which: SessionFilter) -> tuple[str, list[object]]:
@@ -243,6 +273,9 @@ def _conditions(which: SessionFilter) -> tuple[str, list[object]]:
         "cause IN": which.causes,
         "created >=": which.since,
         "created <": which.before,
+        "cold =": which.cold,
+        "took >": which.longer,
+        "took <": which.shorter,
     }
     where, values = ["1"], list[object]()
     for condition, value in wanted.items():
@@ -254,23 +287,6 @@ def _conditions(which: SessionFilter) -> tuple[str, list[object]]:
             where.append(f"{condition} ?")
             values.append(value)
     return " AND ".join(where), values
-
-
-def _held(db: sqlite3.Connection, agent: Agent) -> dict[str, int]:
-    """Sessions per instance, on whatever node."""
-    return dict(db.execute(HELD, (agent.name,)).fetchall())
-
-
-def _room(held: dict[str, int], agent: Agent, places: Places) -> int:
-    """How many sessions the instances that are ready, or can be, can still take."""
-    most = agent.sessions_per_instance
-    return places.startable * most + sum(max(0, most - held.get(url, 0)) for url in places.ready)
-
-
-def _promised(db: sqlite3.Connection, agent: Agent, session_id: str, now: float) -> int:
-    """How many places are promised to other sessions than this one."""
-    (promised,) = db.execute(PROMISED, (agent.name, now, session_id)).fetchone()
-    return int(promised)
 
 
 def _is_used(db: sqlite3.Connection, nonce: str, now: float) -> bool:
@@ -295,18 +311,3 @@ def _state_to_admit(db: sqlite3.Connection, session_id: str, now: float) -> Sess
         if until is not None and until <= now:
             return SessionState.RESERVED
     return state
-
-
-def _end(db: sqlite3.Connection, session_id: str, end: SessionEnd, now: float) -> Session | None:
-    row = db.execute(
-        "UPDATE sessions SET state = 'ended', ended = min(?, coalesce(started + ?, ?)), "
-        "cause = ?, close_code = ?, close_reason = ?, figures = ? "
-        "WHERE id = ? AND state <> 'ended' "
-        f"RETURNING {', '.join(COLUMNS)}",
-        (now, end.lasted, now, end.cause, end.code, end.reason, end.figures, session_id),
-    ).fetchone()
-    return session_of(row) if row else None
-
-
-def _sessions(db: sqlite3.Connection, query: str, values: Sequence[object]) -> list[Session]:
-    return [session_of(row) for row in db.execute(query, tuple(values)).fetchall()]

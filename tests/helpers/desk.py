@@ -35,9 +35,11 @@ class Pool:
         self.ready_now = list(ready)
         self.used: list[str] = []
         self.settling: list[str] = []
+        self.deaf: list[str] = []
         self.frees = 0
         self.wanted = 0
         self.dead: set[str] = set()
+        self.started: dict[str, float] = {}
         self.is_reconciled = False
         self.may_settle = trio.Event()
         self.changed = trio.Event()
@@ -67,7 +69,11 @@ class Pool:
         self, agent: Agent, instance: str, session_id: str, *, deaf: bool
     ) -> None:
         self.settling.append(instance)
+        self.deaf += [session_id] if deaf else []
         await self.may_settle.wait()
+
+    def started_at(self, instance: str) -> float | None:
+        return self.started.get(instance)
 
     async def has_failed(self, instance: str) -> bool:
         return instance in self.dead
@@ -83,9 +89,6 @@ class Pool:
     def statistics(self) -> dict[str, dict[str, str]]:
         return {}
 
-    def started_at(self, instance: str) -> float | None:
-        return None
-
     def details(self) -> dict[str, dict[str, dict[str, object]]]:
         return {}
 
@@ -97,11 +100,13 @@ class Log:
         self.ended: list[Session] = []
         self.failures: list[BaseException] = []
         self.events: list[tuple[str, dict[str, object]]] = []
+        self.warnings: list[str] = []
 
     def event(self, name: str, **fields: object) -> None:
         self.events.append((name, fields))
 
-    def warning(self, name: str, **fields: object) -> None: ...
+    def warning(self, name: str, **fields: object) -> None:
+        self.warnings.append(name)
 
     def failure(self, name: str, error: BaseException, **fields: object) -> None:
         self.failures.append(error)
@@ -122,11 +127,11 @@ class Breakable:
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         step = getattr(self._store, name)
 
-        async def call(*arguments: Any) -> Any:
+        async def call(*arguments: Any, **more: Any) -> Any:
             if self.broken:
                 await trio.lowlevel.checkpoint()
                 raise StoreError("the disk is away")
-            return await step(*arguments)
+            return await step(*arguments, **more)
 
         return call
 
@@ -185,10 +190,10 @@ class Desk:
 
 @asynccontextmanager
 async def open_desk(
-    path: Path, *agents: Agent, settled: bool = True, **limits: Any
+    path: Path, *agents: Agent, settled: bool = True, node: str = "node-1", **limits: Any
 ) -> AsyncIterator[Desk]:
     """A desk on the store at `path`; instances settle at once unless told otherwise."""
-    store = SQLiteStore(path, "node-1")
+    store = SQLiteStore(path, node)
     try:
         async with trio.open_nursery() as nursery:
             desk = Desk(store, nursery, Limits(**limits), agents or (AGENT,))
@@ -233,7 +238,7 @@ class Line:
 
         async def stands() -> bool:
             lines = self.desk.keeper._placement._lines.values()
-            return len(self.placed) + sum(_standing(line) for line in lines) == self.joined
+            return len(self.placed) + sum(map(len, lines)) == self.joined
 
         self.joined += 1
         await self.desk.until(stands)
@@ -249,7 +254,3 @@ class Line:
 
         await self.desk.until(placed)
         assert self.placed == list(names)
-
-
-def _standing(line: trio.Lock) -> int:
-    return line.statistics().tasks_waiting + line.locked()

@@ -8,13 +8,15 @@ import msgspec
 
 from relay.policy.catalog import Agent
 from relay.policy.interfaces import Admission
-from relay.policy.sessions import Session, SessionState
+from relay.policy.sessions import Beginning, Session, SessionState
 from relay.store.sqlite import SQLiteStore
 
 A, B = "http://127.0.0.1:1", "http://127.0.0.1:2"
 AGENT = Agent("bot", "acme", (A, B))
+LAUNCHED = Agent("launched", "acme", command=("bot",))
 NOW = 1000.0
 LONG = NOW + 300
+BEGAN = Beginning(queued=0.5, took=1.5, cold=True, pumped=True)
 
 
 def session(name: str, created: float = NOW, **fields: Any) -> Session:

@@ -1,4 +1,4 @@
-"""The session store against a model in plain memory: two nodes, a moving clock, any order.
+"""The session store against a model in plain memory: three nodes, a clock that is set, any order.
 
 Laws, checked after every step
 1. Every call answers what the model answers, on whichever node and after reopening.
@@ -7,6 +7,11 @@ Laws, checked after every step
    live reservation that asks gets a place.
 4. A token is let in once until it is given back or its claim lapses, and never after
    its session was activated. An ended session stays as it ended.
+5. Leases and live sessions belong to nodes that are known, so that somebody clears up
+   after them; what a node has started itself may wait for that node.
+
+And at the end of every run, when the nodes that live have cleared up: no lease, no live
+session, and every session has ended once.
 """
 
 from __future__ import annotations
@@ -23,22 +28,35 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from relay.policy.catalog import Agent
 from relay.policy.interfaces import Admission, Places, SessionFilter
-from relay.policy.sessions import Session, SessionEnd, SessionState
+from relay.policy.nodes import Neighbour
+from relay.policy.sessions import Beginning, Session, SessionEnd, SessionState
+from relay.store.places import SET_BACK
 from relay.store.sqlite import SQLiteStore
 from tests.helpers.store_model import ModelStore
 
 AGENTS = (
     Agent("one", "acme", ("http://a:1", "http://a:2")),
-    Agent("many", "acme", ("http://b:1", "http://b:2"), sessions_per_instance=2),
+    Agent("many", "acme", ("http://b:1", "http://b:2"), sessions_per_instance=2, max_sessions=3),
+    Agent("own", "acme", command=("bot",)),
 )
-NODES = ("node-1", "node-2")
+INSTANCES = {"one": AGENTS[0].instances, "many": AGENTS[1].instances, "own": ("http://c:1",) * 2}
+NODES = ("node-1", "node-2", "node-3")
 RESERVED_FOR, TOKEN_FOR, CLAIM_FOR = 30.0, 300.0, 40.0
 
-sessions = st.integers(0, 3).map(lambda n: (f"s{n}", AGENTS[n % 2]))
+sessions = st.integers(0, 5).map(lambda n: (f"s{n}", AGENTS[n % 3]))
 nodes = st.sampled_from(NODES)
 tokens = st.integers(0, 1)
 orders = st.sampled_from([[0, 1], [1, 0], [0], [1], []])
 startable = st.integers(0, 2)
+together = st.sampled_from([0, 0, 0, 2])
+ends = st.builds(
+    SessionEnd,
+    st.sampled_from(["stopped", "bot_closed"]),
+    st.just(1000),
+    st.just("why"),
+    st.just("{}"),
+    st.sampled_from([None, 2.5]),
+)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -51,24 +69,64 @@ class StoreMachine(RuleBasedStateMachine):
         self.stores = {node: SQLiteStore(self.path, node) for node in NODES}
         self.model = ModelStore()
         self.now = 1000.0
+        self.was_set_back = False
         self.used: Counter[str] = Counter()  # admissions of each token not given back
+        self.ended: Counter[str] = Counter()
+        self.dead: dict[str, bool] = {}  # nodes without a control process; whether pumps live
+        self.seen: dict[tuple[str, str], Neighbour] = {}  # by whom, whom
+        self.lives: Counter[str] = Counter()  # how often each node has joined
+        for node in NODES:
+            self.join(node)
 
     def teardown(self) -> None:
-        for store in self.stores.values():
-            store.close()
-        self.folder.cleanup()
+        try:
+            self.clear_up()
+        finally:
+            for store in self.stores.values():
+                store.close()
+            self.folder.cleanup()
 
-    def call(self, node: str, name: str, *arguments: Any) -> Any:
-        """The store's answer, which is the model's too."""
+    def clear_up(self) -> None:
+        """Who is dead is taken over by the next, who lives starts anew and finds no call."""
+        heir = next((node for node in NODES if node not in self.dead), NODES[0])
+        self.dead = dict.fromkeys(self.dead.keys() - {heir}, False)
+        self.join(heir)
+        self.beat(heir)
+        for node in sorted(self.dead):
+            self.take_over(heir, node)
+            del self.dead[node]
+            self.join(node)  # for what it has started itself
+        for node in NODES:
+            self.recover(node)
+        for name, instance in list(self.model.held):
+            self.call(heir, "free", name, instance)
+        # Whatever the clock was set to: a token's time comes.
+        self.now = max((each.expires for each in self.model.sessions.values()), default=0.0)
+        self.sweep(heir)
+        assert [trio.run(self.stores[node].leases) for node in NODES] == [[], [], []]
+        assert all(each.state is SessionState.ENDED for each in self.model.sessions.values())
+        assert all(self.ended[name] == 1 for name in self.model.sessions)
 
-        answer = trio.run(getattr(self.stores[node], name), *arguments)
-        assert answer == getattr(self.model, name)(node, *arguments)
+    def call(self, node: str, name: str, *arguments: Any, **more: Any) -> Any:
+        """The store's answer, which is the model's too; None from a node that is dead."""
+        if node in self.dead:
+            return None
+
+        async def ask() -> Any:
+            return await getattr(self.stores[node], name)(*arguments, **more)
+
+        answer = trio.run(ask)
+        assert answer == getattr(self.model, name)(node, *arguments, **more)
         return answer
 
     def same_in_any_order(self, node: str, name: str, *arguments: Any) -> None:
+        if node in self.dead:
+            return
         answer = trio.run(getattr(self.stores[node], name), *arguments)
         expected = getattr(self.model, name)(node, *arguments)
         assert sorted(answer, key=str) == sorted(expected, key=str)
+        if name == "sweep":
+            self.ended.update(session.id for session in answer)
 
     def session(self, name: str, agent: Agent, reserved_until: float) -> Session:
         return Session(
@@ -89,14 +147,18 @@ class StoreMachine(RuleBasedStateMachine):
         """In some runs both instances are ready, so that promises can be kept; else any."""
         if self.always_ready:
             order, startable = sorted({0, 1}, key=lambda n: n not in order), 0
-        return Places(tuple(agent.instances[n] for n in order), startable)
+        urls = dict.fromkeys(INSTANCES[agent.name][n] for n in order)
+        return Places(tuple(urls), startable)
 
-    @rule(node=nodes, which=sessions, order=orders, later=startable)
-    def reserve(self, node: str, which: tuple[str, Agent], order: list[int], later: int) -> None:
+    @rule(node=nodes, which=sessions, order=orders, later=startable, together=together)
+    def reserve(
+        self, node: str, which: tuple[str, Agent], order: list[int], later: int, together: int
+    ) -> None:
         name, agent = which
         if name not in self.model.sessions:
             session = self.session(name, agent, self.now + RESERVED_FOR)
-            self.call(node, "reserve", session, agent, self.places(agent, order, later), self.now)
+            places = self.places(agent, order, later)
+            self.call(node, "reserve", session, agent, places, self.now, together)
 
     @rule(node=nodes, which=sessions, token=tokens)
     def admit(self, node: str, which: tuple[str, Agent], token: int) -> None:
@@ -110,36 +172,57 @@ class StoreMachine(RuleBasedStateMachine):
             assert nonce not in self.model.spent
             self.used[nonce] += 1
 
-    @rule(node=nodes, which=sessions, order=orders, later=startable)
-    def lease(self, node: str, which: tuple[str, Agent], order: list[int], later: int) -> None:
+    @rule(
+        node=nodes,
+        which=sessions,
+        order=orders,
+        later=startable,
+        together=together,
+        defer=st.booleans(),
+    )
+    def lease(
+        self,
+        node: str,
+        which: tuple[str, Agent],
+        order: list[int],
+        later: int,
+        together: int,
+        defer: bool,
+    ) -> None:
         name, agent = which
-        promised = self.model.is_promised(name, self.now)
+        kept = self.always_ready and not (self.was_set_back or agent.command or node in self.dead)
+        promised = kept and self.model.is_promised(node, name, self.now)
         places = self.places(agent, order, later)
-        answer = self.call(node, "lease", name, agent, places, self.now)
-        if promised and self.always_ready:
-            assert answer is not None
+        answer = self.call(node, "lease", name, agent, places, self.now, together, defer=defer)
+        if promised:
+            assert isinstance(answer, str)
 
-    @rule(node=nodes, which=sessions, token=tokens)
-    def activate(self, node: str, which: tuple[str, Agent], token: int) -> None:
+    @rule(node=nodes, which=sessions, token=tokens, pumped=st.booleans())
+    def activate(self, node: str, which: tuple[str, Agent], token: int, pumped: bool) -> None:
         nonce = f"{which[0]}-{token}"
         if self.model.claims(nonce, which[0]):
-            self.call(node, "activate", which[0], nonce, self.now)
+            beginning = Beginning(queued=0.5, took=self.now % 7, cold=pumped, pumped=pumped)
+            self.call(node, "activate", which[0], nonce, self.now, beginning)
 
-    @rule(node=nodes, which=sessions, token=st.none() | tokens)
-    def give_back(self, node: str, which: tuple[str, Agent], token: int | None) -> None:
-        name = which[0]
-        nonces = [f"{name}-{n}" for n in ((0, 1) if token is None else (token,))]
-        if token is not None and not self.model.claims(nonces[0], name):
+    @rule(
+        node=nodes,
+        which=sessions,
+        token=tokens,
+        cause=st.sampled_from([None, "no_instance", "bot_refused"]),
+    )
+    def give_back(self, node: str, which: tuple[str, Agent], token: int, cause: str | None) -> None:
+        name, nonce = which[0], f"{which[0]}-{token}"
+        if not self.model.claims(nonce, name):
             return
         before = self.model.sessions.get(name)
-        self.call(node, "give_back", name, None if token is None else nonces[0], self.now)
+        self.call(node, "give_back", name, nonce, self.now, cause)
         if before is not None and before is not self.model.sessions[name]:
-            for nonce in nonces:
-                self.used[nonce] = 0
+            self.used[nonce] = 0
 
-    @rule(node=nodes, which=sessions, cause=st.sampled_from(["stopped", "bot_closed"]))
-    def end(self, node: str, which: tuple[str, Agent], cause: str) -> None:
-        self.call(node, "end", which[0], SessionEnd(cause, 1000, "why", "{}"), self.now)
+    @rule(node=nodes, which=sessions, end=ends)
+    def end(self, node: str, which: tuple[str, Agent], end: SessionEnd) -> None:
+        if self.call(node, "end", which[0], end, self.now) is not None:
+            self.ended[which[0]] += 1
 
     @rule(node=nodes, which=sessions, index=st.integers(0, 1))
     def free(self, node: str, which: tuple[str, Agent], index: int) -> None:
@@ -147,7 +230,7 @@ class StoreMachine(RuleBasedStateMachine):
         session = self.model.sessions.get(name)
         # As the daemon does: what a session uses is freed only when it has ended.
         if session is None or session.state in (SessionState.RESERVED, SessionState.ENDED):
-            self.call(node, "free", name, agent.instances[index])
+            self.call(node, "free", name, INSTANCES[agent.name][index])
 
     @rule(node=nodes, which=sessions)
     def request_stop(self, node: str, which: tuple[str, Agent]) -> None:
@@ -157,14 +240,87 @@ class StoreMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
+    @rule(seconds=st.sampled_from([-5.0, -3600.0, 3600.0]))
+    def set_clock(self, seconds: float) -> None:
+        self.now = max(1.0, self.now + seconds)
+        self.was_set_back |= seconds <= -SET_BACK
+
     @rule(node=nodes)
     def sweep(self, node: str) -> None:
         self.same_in_any_order(node, "sweep", self.now)
 
+    # Nodes.
+
+    def join(self, node: str) -> None:
+        trio.run(self.stores[node].join, f"/run/{node}", lambda _place: False)
+        self.model.join(node, f"/run/{node}")
+        self.lives[node] += 1
+
     @rule(node=nodes)
-    def reopen(self, node: str) -> None:
+    def beat(self, node: str) -> None:
+        if node in self.dead:
+            return
+        others = trio.run(self.stores[node].beat)
+        assert {each.name: (each.place, each.beat) for each in others} == self.model.beat(node)
+        for each in others:
+            self.seen[node, each.name] = each
+
+    @rule(node=nodes, pumps=st.booleans())
+    def die(self, node: str, pumps: bool) -> None:
+        """The control process dies, and perhaps its pumps too, now or later."""
+        self.dead[node] = pumps and self.dead.get(node, True)
         self.stores[node].close()
         self.stores[node] = SQLiteStore(self.path, node)
+
+    @rule(node=nodes)
+    def come_back(self, node: str) -> None:
+        """The calls in its pumps are found again, all others are not."""
+        if node in self.dead:
+            pumps = self.dead.pop(node)
+            self.join(node)
+            mine = self.model.mine(node) if pumps else []
+            self.recover(node, {each.id for each in mine if each.pumped and each.started})
+
+    def recover(self, node: str, live: frozenset[str] | set[str] = frozenset()) -> None:
+        estate = trio.run(self.stores[node].recover, live, self.now)
+        self.inherited(estate, self.model.recover(node, live, self.now))
+
+    @rule(node=nodes, index=st.integers(0, 2), known=st.sampled_from([(), ("s0", "s1", "s2")]))
+    def take_over_the_dead(self, node: str, index: int, known: tuple[str, ...]) -> None:
+        if self.dead and node not in self.dead:
+            self.beat(node)
+            self.take_over(node, sorted(self.dead)[index % len(self.dead)], known)
+
+    @rule(node=nodes, other=nodes)
+    def take_over(self, node: str, other: str, known: tuple[str, ...] = ()) -> None:
+        """As it was when it was seen last, perhaps long ago."""
+        seen = self.seen.get((node, other))
+        if node in self.dead or seen is None:
+            return
+        fresh = other in self.dead and self.model.lives.get(other) == (seen.place, seen.beat)
+        ends = {name: SessionEnd("client_closed", lasted=1.0) for name in known}
+        more: dict[str, Any] = {"ends": ends, "foreign": ["own"]}
+
+        async def take_over(pumps: bool) -> Any:
+            return await self.stores[node].take_over(seen, self.now, pumps=pumps, **more)
+
+        if other not in self.dead and self.model.lives[other] == (seen.place, seen.beat):
+            return  # whoever asks has seen that it holds no lock
+        estate = trio.run(take_over, self.dead.get(other, False))
+        if not fresh:
+            assert estate is None
+            return
+        self.inherited(estate, self.model.take_over(node, seen, self.now, self.dead[other], **more))
+
+    def inherited(self, estate: Any, expected: Any) -> None:
+        for kind in ("ended", "leases"):
+            found = getattr(estate, kind)
+            assert sorted(found, key=str) == sorted(getattr(expected, kind), key=str)
+        self.ended.update(session.id for session in estate.ended)
+        for name, session in self.model.sessions.items():
+            if session.state is SessionState.RESERVED and session.cause == "lost":
+                for token in (0, 1):
+                    self.used[f"{name}-{token}"] = 0
 
     @rule(
         node=nodes,
@@ -175,6 +331,7 @@ class StoreMachine(RuleBasedStateMachine):
         organization=st.sampled_from([None, None, "acme", "other"]),
         causes=st.sampled_from([(), (), ("unused",), ("stopped", "client_closed")]),
         ago=st.sampled_from([(None, None), (30.0, None), (None, 30.0), (60.0, 0.5)]),
+        start=st.sampled_from([(None, None, None), (True, None, None), (False, 1.0, 5.0)]),
     )
     def find(
         self,
@@ -186,15 +343,18 @@ class StoreMachine(RuleBasedStateMachine):
         organization: str | None,
         causes: Any,
         ago: tuple[float | None, float | None],
+        start: tuple[bool | None, float | None, float | None],
     ) -> None:
         since, before = (None if each is None else self.now - each for each in ago)
         self.call(
             node,
             "find",
-            SessionFilter(states, agent, limit, offset, organization, causes, since, before),
+            SessionFilter(
+                states, agent, limit, offset, organization, causes, since, before, *start
+            ),
         )
 
-    @rule(node=nodes, what=st.sampled_from(["mine", "stop_requests", "leases"]))
+    @rule(node=nodes, what=st.sampled_from(["stop_requests", "leases"]))
     def look(self, node: str, what: str) -> None:
         self.same_in_any_order(node, what)
 
@@ -205,12 +365,21 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def no_instance_holds_too_many(self) -> None:
         rows = self.stores[NODES[0]]._database.connection.execute(
-            "SELECT agent, instance, count(*) FROM leases GROUP BY 1, 2"
+            "SELECT agent, instance, iif(agent = 'own', node, ''), count(*) FROM leases "
+            "GROUP BY 1, 2, 3"
         )
         most = {agent.name: agent.sessions_per_instance for agent in AGENTS}
-        for agent, _, count in rows.fetchall():
+        for agent, _, _, count in rows.fetchall():
             assert count <= most[agent]
+
+    @invariant()
+    def nothing_belongs_to_nobody(self) -> None:
+        db = self.stores[NODES[0]]._database.connection
+        known = {name for (name,) in db.execute("SELECT name FROM nodes")}
+        leases = db.execute("SELECT node FROM leases WHERE agent <> 'own'")
+        live = db.execute("SELECT node FROM sessions WHERE state IN ('waiting', 'active')")
+        assert {node for (node,) in [*leases, *live]} <= known
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(stateful_step_count=30)
+TestStore.settings = settings(stateful_step_count=40)

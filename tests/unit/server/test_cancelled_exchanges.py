@@ -30,6 +30,7 @@ from relay.server.exchange import Front
 from relay.server.traffic import Traffic
 from relay.store.sqlite import SQLiteStore
 from tests.helpers.desk import Log
+from tests.helpers.store import BEGAN
 
 KEY = "pk_test_0123456789abcdef"
 BIG = 300_000  # does not fit into the buffers of a socket pair that nobody reads
@@ -147,7 +148,7 @@ async def staged(path: Path, answer: bytes, *, pauses: bool) -> AsyncIterator[St
     )
     await store.admit(waiting, None, 100.0, 0.0)
     assert await store.lease(session, agent, places, 0.0) == url
-    assert await store.activate(session, None, 0.0)
+    assert await store.activate(session, None, 0.0, BEGAN)
     catalog = Catalog({"acme": Organization("acme", (KEY,), (), ())}, {"bot": agent})
     async with trio.open_nursery() as nursery:
         parts: dict[str, Any] = dict.fromkeys(Front.__slots__, cast(Any, None))

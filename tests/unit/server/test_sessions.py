@@ -10,6 +10,7 @@ import trio
 
 from relay.errors import Refusal
 from relay.policy.catalog import Agent
+from relay.policy.interfaces import Wait
 from relay.policy.sessions import SessionEnd, SessionState
 from relay.server.callers import Caller
 from relay.server.sessions import CLAIM_MARGIN
@@ -244,8 +245,8 @@ async def test_an_instance_that_ends_while_it_is_given_away(
     """The pool ends it between its offer and the store's answer: the caller gets another one."""
     async with open_desk(path, TWO) as desk:
 
-        async def lease(*arguments: Any) -> str | None:
-            given = await desk.store.lease(*arguments)
+        async def lease(*arguments: Any, **more: Any) -> str | Wait:
+            given = await desk.store.lease(*arguments, **more)
             if given == A and A in desk.pool.ready_now:
                 desk.pool.ready_now.remove(A)
             return given

@@ -13,10 +13,12 @@ import pytest
 
 from relay.errors import ConfigError
 from relay.policy.sessions import Session, SessionState
+from relay.store import schema
 from relay.store.schema import (
     APPLICATION_ID,
     COLUMNS,
     SCHEMA_VERSION,
+    TABLES,
     connect,
     session_of,
     values_of,
@@ -64,7 +66,66 @@ def test_a_file_without_the_later_index_gets_it(tmp_path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("version", [0, SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
+def schema_of(connection: sqlite3.Connection) -> list[object]:
+    rows = connection.execute("SELECT type, name, tbl_name FROM sqlite_schema ORDER BY 1, 2")
+    columns = connection.execute(
+        "SELECT m.name, c.name, c.type FROM sqlite_schema m, pragma_table_info(m.name) c"
+    )
+    return [*rows.fetchall(), *sorted(columns.fetchall())]
+
+
+def version_1(path: Path) -> sqlite3.Connection:
+    """A file as version 1 made it: with a session that goes on and one that is over."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    for statement in TABLES.split(";"):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("PRAGMA user_version = 1")
+    columns = "id, agent, organization, state, created, reserved_until, expires, max_duration, "
+    columns += "transport, admitted, started"
+    for name in ("active", "ended"):
+        connection.execute(
+            f"INSERT INTO sessions ({columns}) "
+            "VALUES (?, 'a', 'o', ?, 1, 0, 9, 60, 'websocket', 2, 3.5)",
+            (name, name),
+        )
+    connection.execute("INSERT INTO tokens VALUES ('n', 'ended', 1, 0, 99)")
+    connection.execute("INSERT INTO leases VALUES ('active', 'i', 'a', 'node')")
+    return connection
+
+
+def test_a_file_of_the_first_version_is_migrated(tmp_path: Path) -> None:
+    old = version_1(tmp_path / "old.db")
+    old.close()
+    for _ in range(2):
+        migrated = connect(tmp_path / "old.db")
+        fresh = connect(tmp_path / "new.db")
+        assert schema_of(migrated) == schema_of(fresh)
+        rows = migrated.execute(f"SELECT {', '.join(COLUMNS)} FROM sessions ORDER BY id")
+        active, ended = map(session_of, rows.fetchall())
+        assert (active.id, active.took, active.cold, active.pumped) == ("active", 1.5, None, True)
+        assert (ended.id, ended.took, ended.pumped, ended.turn) == ("ended", 1.5, None, 0)
+        assert migrated.execute("SELECT * FROM tokens").fetchall() == [("n", "ended", 1, 0, 99)]
+        assert migrated.execute("SELECT count(*) FROM leases").fetchone() == (1,)
+        migrated.close()
+        fresh.close()
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "old.db"
+    version_1(path).close()
+    broken = (*schema.MIGRATIONS[:1], schema.MIGRATIONS[1] + "CREATE TABLE leases (x TEXT);")
+    monkeypatch.setattr(schema, "MIGRATIONS", broken)
+    assert "leases already exists" in refusal_of(path)
+    old = sqlite3.connect(path)
+    assert old.execute("PRAGMA user_version").fetchone() == (1,)
+    assert old.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'nodes'").fetchone() == (0,)
+    old.close()
+
+
+@pytest.mark.parametrize("version", [0, -1, SCHEMA_VERSION + 1])
 def test_another_version_is_refused(tmp_path: Path, version: int) -> None:
     path = tmp_path / "relay.db"
     connection = connect(path)
@@ -155,4 +216,5 @@ def test_the_table_has_every_column(tmp_path: Path) -> None:
     connection = connect(tmp_path / "relay.db")
     names = [row[1] for row in connection.execute("PRAGMA table_info(sessions)")]
     connection.close()
-    assert names == [*COLUMNS, "stop_requested"]
+    assert set(names) == {*COLUMNS, "stop_requested"}
+    assert len(names) == len(COLUMNS) + 1

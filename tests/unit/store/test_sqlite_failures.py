@@ -10,10 +10,10 @@ import pytest
 import trio
 
 from relay.errors import StoreError
-from relay.policy.interfaces import Admission, Places
+from relay.policy.interfaces import Admission, Places, Wait
 from relay.policy.sessions import SessionEnd, SessionState
 from relay.store.sqlite import SQLiteStore
-from tests.helpers.store import AGENT, LONG, NOW, A, B, direct, state_of, waiting
+from tests.helpers.store import AGENT, BEGAN, LONG, NOW, A, B, direct, state_of, waiting
 
 
 async def test_a_locked_store_fails_and_comes_back(store: SQLiteStore, path: Path) -> None:
@@ -22,10 +22,10 @@ async def test_a_locked_store_fails_and_comes_back(store: SQLiteStore, path: Pat
     lock.execute("BEGIN IMMEDIATE")
     for _ in range(2):
         with pytest.raises(StoreError, match="locked"):
-            await store.activate("s", "n-s", NOW)
+            await store.activate("s", "n-s", NOW, BEGAN)
     lock.execute("ROLLBACK")
     lock.close()
-    assert await store.activate("s", "n-s", NOW)
+    assert await store.activate("s", "n-s", NOW, BEGAN)
 
 
 async def test_a_full_disk_leaves_nothing_half_done(store: SQLiteStore) -> None:
@@ -89,16 +89,16 @@ async def test_a_crowd_gets_no_more_instances_than_there_are(
     store: SQLiteStore, other: SQLiteStore
 ) -> None:
     several = msgspec.structs.replace(AGENT, sessions_per_instance=2)
-    given: list[str | None] = []
+    given: list[str | Wait] = []
 
     async def come(each: SQLiteStore, name: str) -> None:
         await waiting(each, name)
-        given.append(await each.lease(name, several, Places((A, B)), NOW))
+        given.append(await each.lease(name, several, Places((A, B)), NOW, defer=False))
 
     async with trio.open_nursery() as nursery:
         for number in range(20):
             nursery.start_soon(come, (store, other)[number % 2], f"s{number}")
-    assert sorted(url for url in given if url) == [A, A, B, B]
+    assert sorted(each for each in given if isinstance(each, str)) == [A, A, B, B]
 
 
 async def test_a_cancelled_call_is_done_or_not_done(store: SQLiteStore) -> None:
