@@ -43,8 +43,9 @@ instances = ["{other}"]
 sessions_per_instance = 1000
 """
 RECORD = {
-    "sessionId", "agent", "organization", "state", "transport", "instance", "createdAt",
-    "startedAt", "endedAt", "durationSeconds", "cause", "endState", "completionStatus",
+    "sessionId", "agent", "organization", "state", "transport", "node", "instance", "createdAt",
+    "admittedAt", "startedAt", "endedAt", "queuedSeconds", "botStartSeconds", "coldStart",
+    "durationSeconds", "cause", "endState", "completionStatus",
     "closeCode", "closeReason", "figures",
 }  # fmt: skip
 

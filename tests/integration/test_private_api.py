@@ -214,8 +214,9 @@ def test_pages_and_filters(daemon: Daemon) -> None:
         ("startTime=yesterday", "startTime must be a number"),
         ("endTime=1700000000000", "unix seconds"),
         ("deploymentId=x", "deploymentId is not offered here; use limit, offset, status"),
-        ("startType=cold", "startType is not offered"),
-        ("startTimeMin=1", "startTimeMin is not offered"),
+        ("startType=hot", "startType must be one of cold, warm, all"),
+        ("startTimeMin=-1", "startTimeMin must be a number"),
+        ("startTimeMax=1.5", "startTimeMax must be a number from 0 to 9999999999 (seconds)"),
         ("limit=1&limit=2", "limit must not be repeated"),
     ],
 )
