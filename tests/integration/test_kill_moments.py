@@ -23,7 +23,7 @@ from tests.helpers.ends import ends_cleanly, kill_control, nothing_is_held, rest
 from tests.helpers.scripted_bot import scripted_bot
 from tests.helpers.wire import call, echoes, live
 
-ROUNDS = 4
+ROUNDS = 3
 CALLERS = 4
 # The daemon is killed so long after the callers have begun, at most: a start, an upgrade
 # and a stop take a few milliseconds each, so that every step of theirs is hit at times.

@@ -322,13 +322,13 @@ STEPS = st.one_of(
 )
 
 
-@given(st.lists(STEPS, max_size=30))
+@given(st.lists(STEPS, max_size=25))
 def test_callers_calls_and_crashes_in_any_order(steps: list[tuple[Any, ...]]) -> None:
     trio.run(play, steps, clock=MockClock(autojump_threshold=0))
 
 
 # The later caller is where the place becomes free, and hears of it first.
 @example([("come", 2, 0), ("come", 2, 0), ("come", 1, 0), ("come", 2, 0), ("leave", 0, 0)])
-@given(st.lists(come | leave, min_size=5, max_size=30))
+@given(st.lists(come | leave, min_size=5, max_size=18))
 def test_nobody_is_passed_in_line(steps: list[tuple[Any, ...]]) -> None:
     trio.run(play, steps, clock=MockClock(autojump_threshold=0))

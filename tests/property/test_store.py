@@ -382,4 +382,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(stateful_step_count=40)
+TestStore.settings = settings(stateful_step_count=30)
