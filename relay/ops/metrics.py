@@ -85,6 +85,13 @@ FAMILIES = _table(
         ATTACH_SECONDS,
     ),
     Family(
+        "relay_session_queue_seconds",
+        "histogram",
+        ("agent",),
+        "Seconds from a caller's arrival to the lease of an instance",
+        ATTACH_SECONDS,
+    ),
+    Family(
         "relay_session_seconds",
         "histogram",
         ("agent",),
@@ -206,10 +213,11 @@ class Metrics:
         self._counters["relay_sessions_ended_total", labels] += 1
         if session.started is None:
             return
-        if session.admitted is not None:
-            start = "cold" if getattr(session, "cold", False) else "warm"
-            waited = max(0.0, session.started - session.admitted)
-            self._observe("relay_session_attach_seconds", (session.agent, start), waited)
+        if session.took is not None:
+            start = "cold" if session.cold else "warm"
+            self._observe("relay_session_attach_seconds", (session.agent, start), session.took)
+        if session.queued is not None:
+            self._observe("relay_session_queue_seconds", (session.agent,), session.queued)
         if session.ended is not None:
             lasted = max(0.0, session.ended - session.started)
             self._observe("relay_session_seconds", (session.agent,), lasted)

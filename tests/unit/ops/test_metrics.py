@@ -21,7 +21,8 @@ LABEL = re.compile(r"[a-z]+(_[a-z]+)*")
 RESERVED_LABELS = {"le", "quantile", "job", "instance", "name"}
 SESSION = Session(
     id="x", agent="a", organization="o", state=SessionState.ENDED, created=1.0,
-    admitted=2.0, started=2.004, ended=12.004, cause="client_closed",
+    admitted=2.0, started=2.004, ended=12.004, queued=0.001, took=0.004, cold=False,
+    cause="client_closed",
 )  # fmt: skip
 
 
@@ -136,6 +137,7 @@ def test_the_end_of_a_session() -> None:
     assert seen[ended, labels(agent="a", end_state="completed", cause="client_closed")] == 1
     assert seen[ended, labels(agent="a", end_state="ended_before_agent_start", cause="unused")] == 1
     assert seen["relay_session_seconds_sum", labels(agent="a")] == pytest.approx(10.0)
+    assert seen["relay_session_queue_seconds_sum", labels(agent="a")] == pytest.approx(0.001)
     attach = "relay_session_attach_seconds"
     assert seen[f"{attach}_count", labels(agent="a", start="warm")] == 1
     assert seen[f"{attach}_sum", labels(agent="a", start="warm")] == pytest.approx(0.004)
