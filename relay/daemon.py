@@ -182,7 +182,8 @@ class Daemon:
                 admin_listener = Listener(admin, front, ADMIN_ROUTES, MAX_ADMIN_CONNECTIONS)
                 background.start_soon(admin_listener.serve)  # to the very end
                 most = config.limits.max_connections or most
-                listener = Listener(public, front, PUBLIC_ROUTES, most, front.calls.frames.count)
+                kept, announcers = front.calls.frames.count, config.proxy_protocol
+                listener = Listener(public, front, PUBLIC_ROUTES, most, kept, announcers)
                 self._log.event("listening", url=public_url, admin=_url_of(admin[0]))
                 async with trio.open_nursery() as connections:
                     connections.start_soon(listener.serve)

@@ -23,6 +23,7 @@ from relay.config.tables import FileTable, LimitsTable, ServerTable, StoreTable
 from relay.config.text import effective
 from relay.config.values import (
     derive_public_url,
+    parse_announcer,
     parse_bind,
     parse_network,
     parse_origin,
@@ -83,6 +84,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     public_url = _public_url(problems, server, binds)
     origins = _origins(problems, server)
     proxies = _parsed(problems, "server.trusted_proxies", server.trusted_proxies, parse_network)
+    announcers = _parsed(problems, "server.proxy_protocol", server.proxy_protocol, parse_announcer)
     limits = _limits(problems, file)
     store = read_table(problems, "store", file.store, StoreTable)
     store_path = problems.parse(
@@ -107,6 +109,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         log_level=server.log_level,
         log_format=server.log_format,
         trusted_proxies=proxies,
+        proxy_protocol=announcers,
         bot_environment=_bot_environment(sources),
     )
 

@@ -68,6 +68,7 @@ class Config:
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["auto", "console", "json"]
     trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    proxy_protocol: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"], ...]
     bot_environment: Mapping[str, str] = field(repr=False)
 
     @property

@@ -112,6 +112,7 @@ class ServerTable(msgspec.Struct, frozen=True):
     runtime_dir: OptionalText = None
     cors_origins: Texts = ("*",)
     trusted_proxies: Texts = ()
+    proxy_protocol: Texts = ()
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         _is('"debug", "info", "warning" or "error"'),

@@ -55,6 +55,7 @@ def _server(config: Config) -> Iterator[str]:
     yield _line("runtime_dir", str(config.runtime_dir))
     yield _line("cors_origins", config.catalog.cors_origins)
     yield _line("trusted_proxies", tuple(str(each) for each in config.trusted_proxies))
+    yield _line("proxy_protocol", tuple(str(each) for each in config.proxy_protocol))
     yield _line("log_level", config.log_level)
     yield _line("log_format", config.log_format)
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
+from typing import Literal
 
 from relay.config.model import Bind, bracketed
 
 __all__ = [
     "derive_public_url",
     "host_and_port",
+    "parse_announcer",
     "parse_bind",
     "parse_dns_server",
     "parse_instance",
@@ -166,6 +168,13 @@ def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         raise ValueError(
             'expected a network such as "10.0.0.0/8", without host bits, or an address'
         ) from None
+
+
+def parse_announcer(
+    text: str,
+) -> ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]:
+    """Who begins connections with a PROXY header: a network, or whoever uses Unix sockets."""
+    return "unix" if text == "unix" else parse_network(text)
 
 
 def parse_store(text: str, *, base: Path) -> Path:

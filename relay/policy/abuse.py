@@ -1,7 +1,7 @@
 """How much one key or address may ask for: token buckets in a bounded table.
 
 Laws
-1. In any time t a name is granted at most `burst + rate * t` (docs/operations.md, "Abuse").
+1. In any time t a name is granted at most `burst + rate * t` (docs/operations.md).
 2. The table holds at most `most` names; the one that was asked about longest ago goes
    first, and has its whole burst again if it comes back.
 """

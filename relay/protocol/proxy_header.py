@@ -37,8 +37,8 @@ class ProxyHeader:
 
     Attributes:
         size: bytes that it takes.
-        peer: the client's `host:port`, IPv6 in brackets; None when the balancer speaks
-            for itself (its health checks) or does not know.
+        peer: the client's `host:port`, as the kernel would name it; None when the balancer
+            speaks for itself (its health checks) or does not know.
     """
 
     size: int
@@ -73,7 +73,7 @@ def _line(line: bytes) -> str | None:
         raise ProxyHeaderError("expected PROXY TCP4 or TCP6, two addresses and two ports")
     source, _destination = (_address(word, version) for word in words[2:4])
     port, _ = (_port(word) for word in words[4:])
-    return _shown(source, port)
+    return f"{source}:{port}"
 
 
 def _address(word: bytes, version: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -110,8 +110,4 @@ def _binary(data: bytes) -> ProxyHeader | None:
         raise ProxyHeaderError("expected the addresses of TCP over IPv4 or IPv6")
     source = ipaddress.ip_address(data[PREFIX_SIZE : PREFIX_SIZE + width])
     at = PREFIX_SIZE + 2 * width
-    return ProxyHeader(size, _shown(source, int.from_bytes(data[at : at + 2], "big")))
-
-
-def _shown(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> str:
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    return ProxyHeader(size, f"{source}:{int.from_bytes(data[at : at + 2], 'big')}")

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 __all__ = ["Connection", "Handler", "Routes"]
 
-import ipaddress
 import math
 import socket
 import struct
@@ -32,8 +31,9 @@ from relay.policy.routes import Pattern, Route
 from relay.protocol.http1 import HeadBuffer, HeadLimits, parse_request, request_body
 from relay.protocol.target import parse_target
 from relay.server import replies
-from relay.server.exchange import Exchange, Front, Networks, Phase, peer_address
+from relay.server.exchange import Exchange, Front, Phase
 from relay.server.leg import Leg
+from relay.server.peers import is_among
 
 # After an answer that ends the connection, what the client still sends is read and
 # dropped for so long and so much, so that a reset does not destroy the answer.
@@ -80,10 +80,18 @@ class Connection:
 
     Args:
         stream: the client; closed at the end unless a handler has taken it.
-        peer: the client's address, for logs.
+        peer: the client's address, for logs, forwarding fields and limits.
+        early: what has been read of its first request.
     """
 
-    def __init__(self, stream: trio.SocketStream, peer: str, front: Front, table: Routes) -> None:
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        peer: str,
+        front: Front,
+        table: Routes,
+        early: bytes = b"",
+    ) -> None:
         limits = front.limits
         self._stream = stream
         self._client = Leg(stream.socket.fileno())
@@ -93,8 +101,10 @@ class Connection:
         self._heads = HeadBuffer(
             HeadLimits(limits.max_target, limits.max_head, limits.max_header_count)
         )
+        self._heads.feed(early)
         self._first = True
-        self._trusted = _is_trusted(peer, front.trusted)
+        # Nobody else than the operator's proxy can open a Unix socket here.
+        self._trusted = peer == "unix" or is_among(peer, front.trusted)
         # Around everything: its deadline is that of a wait for the next request, else none.
         self._scope = trio.CancelScope()
         self._idle = False
@@ -271,18 +281,6 @@ def _is_preflight(exchange: Exchange) -> bool:
         and request.value(b"access-control-request-method") is not None
         and request.value(b"authorization") is None
     )
-
-
-def _is_trusted(peer: str, networks: Networks) -> bool:
-    """Whether a peer is a proxy of the operator's; nobody else can open a Unix socket here."""
-    if peer == "unix":
-        return True
-    try:
-        address = ipaddress.ip_address(peer_address(peer))
-    except ValueError:
-        return False  # it has gone already
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return any((mapped or address) in network for network in networks)
 
 
 def _store_failed() -> Refusal:

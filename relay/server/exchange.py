@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Exchange", "Front", "Networks", "Phase", "peer_address"]
+__all__ = ["Exchange", "Front", "Phase"]
 
-import ipaddress
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -24,6 +23,7 @@ from relay.protocol.http1 import HeadBuffer, Request
 from relay.protocol.target import Target, redacted
 from relay.server import replies
 from relay.server.leg import Leg
+from relay.server.peers import Networks
 
 if TYPE_CHECKING:
     from relay.server.bot_pool import BotPool
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from relay.server.pumps import Pumps
     from relay.server.sessions import SessionKeeper
     from relay.server.traffic import Traffic
-
-Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
 
 # Heads and small bodies come in one read of this size.
 RECEIVE_SIZE = 16 * 1024
@@ -306,8 +304,3 @@ def _too_large(limit: int) -> Refusal:
         cause="request_too_large",
         close=True,
     )
-
-
-def peer_address(peer: str) -> str:
-    """The address in the name of a peer, without its port; "" for a Unix socket."""
-    return "" if peer == "unix" else peer.rpartition(":")[0].partition("%")[0]

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 import trio
 
 from relay.errors import ConfigError, Refusal
+from relay.protocol.proxy_header import ProxyHeaderError
 from relay.server.connection import Connection, Routes
 from relay.server.exchange import Front
+from relay.server.peers import Networks, is_among, peer_of, read_proxy_header
 
 # Connections that the kernel completes while the daemon is busy; a burst of callers
 # after a network's hiccup fits. The kernel caps it at net.core.somaxconn.
@@ -27,6 +29,7 @@ class Listener:
     Args:
         most: connections at a time; over it a connection is told 503 and closed.
         kept: how many calls have taken theirs and hold it in this process.
+        announcers: peers that begin each connection with a PROXY header.
     """
 
     def __init__(
@@ -36,12 +39,15 @@ class Listener:
         routes: Routes,
         most: int,
         kept: Callable[[], int] = lambda: 0,
+        announcers: Networks = (),
     ) -> None:
         self.listeners = listeners
         self._front = front
         self._routes = routes
         self._most = most
         self._kept = kept
+        self._announcers = announcers
+        self._open = 0
         self._connections: set[Connection] = set()
         self._finishing: set[Connection] = set()
 
@@ -60,18 +66,25 @@ class Listener:
         return not self._finishing.isdisjoint(self._connections)
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
-        connection = Connection(stream, _peer(stream), self._front, self._routes)
-        if len(self._connections) + self._kept() >= self._most:
-            await connection.refuse_accept(
-                Refusal(
-                    503,
-                    "too many connections at the moment",
-                    cause="too_many_connections",
-                    headers=((b"retry-after", b"1"),),
-                    close=True,
-                )
-            )
+        peer, early = peer_of(stream), b""
+        if self._open + self._kept() >= self._most:
+            connection = Connection(stream, peer, self._front, self._routes)
+            await connection.refuse_accept(_too_many())
             return
+        self._open += 1
+        try:
+            if is_among(peer, self._announcers):
+                seconds = self._front.limits.head_timeout
+                peer, early = await read_proxy_header(stream, peer, seconds)
+            await self._serve_peer(stream, peer, early)
+        except ProxyHeaderError as error:
+            self._front.log.warning("proxy_header", peer=peer, reason=str(error))
+            await trio.aclose_forcefully(stream)
+        finally:
+            self._open -= 1
+
+    async def _serve_peer(self, stream: trio.SocketStream, peer: str, early: bytes) -> None:
+        connection = Connection(stream, peer, self._front, self._routes, early)
         self._connections.add(connection)
         try:
             await connection.serve()
@@ -166,9 +179,11 @@ def _is_socket(path: str) -> bool:
         return False
 
 
-def _peer(stream: trio.SocketStream) -> str:
-    try:
-        address = stream.socket.getpeername()
-    except OSError:
-        return "gone"
-    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
+def _too_many() -> Refusal:
+    return Refusal(
+        503,
+        "too many connections at the moment",
+        cause="too_many_connections",
+        headers=((b"retry-after", b"1"),),
+        close=True,
+    )

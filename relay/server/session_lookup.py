@@ -15,7 +15,8 @@ from relay.policy.sessions import Session, SessionState
 from relay.protocol.forwarding import TRACE_BYTES, Hop
 from relay.protocol.headers import Field, for_bot
 from relay.protocol.target import RESERVED_PATHS, canonical_path
-from relay.server.exchange import Exchange, peer_address
+from relay.server.exchange import Exchange
+from relay.server.peers import peer_address
 from relay.server.start import no_session, public_agent
 
 # A request that waits for its session looks into the store so often, in seconds: a

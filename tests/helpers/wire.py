@@ -45,10 +45,15 @@ def upgrade(target: str, *fields: str, without: str = "", method: str = "GET") -
 
 
 class Wire:
-    """A TCP connection on which the test writes bytes and reads answers."""
+    """A TCP connection on which the test writes bytes and reads answers.
 
-    def __init__(self, port: int) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    Args:
+        source: the address that it comes from, one of this machine's.
+    """
+
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        address = ("127.0.0.1", port)
+        self.sock = socket.create_connection(address, PATIENCE, source_address=(source, 0))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.file = self.sock.makefile("rb")
 

@@ -54,6 +54,7 @@ def test_smallest_file_has_the_documented_defaults(file: ConfigFile) -> None:
     assert config.catalog.organizations["acme"].public_keys == (PUBLIC,)
     assert config.catalog.cors_origins == ("*",)
     assert config.trusted_proxies == ()
+    assert config.proxy_protocol == ()
 
 
 def test_all_keys_reach_their_values(file: ConfigFile) -> None:
@@ -67,6 +68,7 @@ def test_all_keys_reach_their_values(file: ConfigFile) -> None:
     runtime_dir = "run"
     cors_origins = ["https://App.example.com", "http://localhost:3000"]
     trusted_proxies = ["10.0.0.0/8", "fd00::/8", "192.0.2.1"]
+    proxy_protocol = ["10.0.0.0/8", "unix"]
     log_level = "debug"
     log_format = "json"
     [limits]
@@ -103,6 +105,7 @@ def test_all_keys_reach_their_values(file: ConfigFile) -> None:
         "fd00::/8",
         "192.0.2.1/32",
     ]
+    assert [str(each) for each in config.proxy_protocol] == ["10.0.0.0/8", "unix"]
     assert (config.log_level, config.log_format) == ("debug", "json")
     assert config.limits == Limits(reservation_timeout=12.5, max_connections=500)
     assert config.limits.reservation_timeout == 12.5

@@ -179,17 +179,19 @@ def test_origins_refuse_other_forms(file: ConfigFile, origins: str, where: str) 
     assert line.startswith(f"server.{where}: ")
 
 
+@pytest.mark.parametrize("key", ["trusted_proxies", "proxy_protocol"])
 @pytest.mark.parametrize(
     ("proxies", "where"),
     [
-        ("['10.0.0.1/8']", "trusted_proxies[0]"),
-        ("['10.0.0.0/8', 'proxy.example']", "trusted_proxies[1]"),
-        ("'10.0.0.0/8'", "trusted_proxies"),
+        ("['10.0.0.1/8']", "[0]"),
+        ("['10.0.0.0/8', 'proxy.example']", "[1]"),
+        ("['10.0.0.0/8', 'unix:/run/front.sock']", "[1]"),
+        ("'10.0.0.0/8'", ""),
     ],
 )
-def test_trusted_proxies_refuse_other_forms(file: ConfigFile, proxies: str, where: str) -> None:
-    (line,) = file.problems(server(f"trusted_proxies = {proxies}"))
-    assert line.startswith(f"server.{where}: ")
+def test_peers_refuse_other_forms(file: ConfigFile, key: str, proxies: str, where: str) -> None:
+    (line,) = file.problems(server(f"{key} = {proxies}"))
+    assert line.startswith(f"server.{key}{where}: ")
 
 
 @pytest.mark.parametrize(

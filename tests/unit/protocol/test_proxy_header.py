@@ -22,12 +22,12 @@ def binary(command: int, kind: int, rest: bytes) -> bytes:
 
 RIGHT = {
     "line of IPv4": (b"PROXY TCP4 192.0.2.1 198.51.100.9 56288 443\r\n", "192.0.2.1:56288"),
-    "line of IPv6": (b"PROXY TCP6 2001:db8::1 2001:db8::2 56288 443\r\n", "[2001:db8::1]:56288"),
+    "line of IPv6": (b"PROXY TCP6 2001:db8::1 2001:db8::2 56288 443\r\n", "2001:db8::1:56288"),
     "line of an unknown peer": (b"PROXY UNKNOWN\r\n", None),
     "line of an unknown peer with more": (b"PROXY UNKNOWN ffff::1 ::1 1 2\r\n", None),
     "line with port 0": (b"PROXY TCP4 192.0.2.1 198.51.100.9 0 443\r\n", "192.0.2.1:0"),
     "binary IPv4": (binary(0x21, 0x11, V4), "192.0.2.1:56288"),
-    "binary IPv6": (binary(0x21, 0x21, V6), "[2001:db8::1]:56288"),
+    "binary IPv6": (binary(0x21, 0x21, V6), "2001:db8::1:56288"),
     "binary with more behind": (binary(0x21, 0x11, V4 + b"\x04\x00\x01x"), "192.0.2.1:56288"),
     "binary of the balancer itself": (binary(0x20, 0x00, b""), None),
     "binary of itself with addresses": (binary(0x20, 0x11, V4), None),

@@ -1,0 +1,74 @@
+"""Who is at the other end of a connection, if need be by what a balancer in front says."""
+
+from __future__ import annotations
+
+__all__ = ["Networks", "is_among", "peer_address", "peer_of", "read_proxy_header"]
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Literal
+
+import trio
+
+from relay.protocol.proxy_header import ProxyHeaderError, parse_proxy_header
+
+Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]]
+
+# A header and the request behind it come in one read of this size; at most one such read
+# is held beyond the longest header.
+READ_SIZE = 4096
+
+
+def peer_of(stream: trio.SocketStream) -> str:
+    """The other end as `host:port`, `unix`, or `gone`."""
+    try:
+        address = stream.socket.getpeername()
+    except OSError:
+        return "gone"
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
+
+
+def peer_address(peer: str) -> str:
+    """The address in the name of a peer, without its port; "" for a Unix socket."""
+    return "" if peer == "unix" else peer.rpartition(":")[0].partition("%")[0]
+
+
+def is_among(peer: str, networks: Networks) -> bool:
+    """Whether a peer is in one of the networks; "unix" is all that come over a Unix socket."""
+    if peer == "unix":
+        return "unix" in networks
+    try:
+        address = ipaddress.ip_address(peer_address(peer))
+    except ValueError:
+        return False  # it has gone already
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return any(each != "unix" and (mapped or address) in each for each in networks)
+
+
+async def read_proxy_header(
+    stream: trio.SocketStream, peer: str, seconds: float
+) -> tuple[str, bytes]:
+    """The header with which a balancer begins a connection (docs/http.md, "PROXY protocol").
+
+    Args:
+        peer: who is meant when the balancer speaks for itself.
+        seconds: the whole header is here by then.
+
+    Returns:
+        The caller's address, as `peer_of`, and the bytes behind the header.
+
+    Raises:
+        ProxyHeaderError: it does not come whole, or is none; the text says which.
+    """
+    data = b""
+    with trio.move_on_after(seconds):
+        while (header := parse_proxy_header(data)) is None:
+            try:
+                received = await stream.receive_some(READ_SIZE)
+            except trio.BrokenResourceError:
+                received = b""
+            if not received:
+                raise ProxyHeaderError("expected a PROXY header, found the end")
+            data += received
+        return header.peer or peer, data[header.size :]
+    raise ProxyHeaderError(f"expected a whole PROXY header within {seconds:g} s")
