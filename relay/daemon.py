@@ -43,6 +43,7 @@ from relay.server.bot_pool import MAX_IDLE, BotPool
 from relay.server.calls import Calls, Frames
 from relay.server.connection import Routes
 from relay.server.exchange import Front
+from relay.server.guard import Guard
 from relay.server.listener import Listener, open_listeners, take_inherited
 from relay.server.nodes import Nodes
 from relay.server.private_api import PRIVATE_HANDLERS
@@ -182,8 +183,9 @@ class Daemon:
                 admin_listener = Listener(admin, front, ADMIN_ROUTES, MAX_ADMIN_CONNECTIONS)
                 background.start_soon(admin_listener.serve)  # to the very end
                 most = config.limits.max_connections or most
+                guard = Guard(config.limits, most, config.trusted_proxies, time.monotonic)
                 kept, announcers = front.calls.frames.count, config.proxy_protocol
-                listener = Listener(public, front, PUBLIC_ROUTES, most, kept, announcers)
+                listener = Listener(public, front, PUBLIC_ROUTES, most, kept, announcers, guard)
                 self._log.event("listening", url=public_url, admin=_url_of(admin[0]))
                 async with trio.open_nursery() as connections:
                     connections.start_soon(listener.serve)

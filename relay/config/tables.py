@@ -84,6 +84,10 @@ OptionalWait = Annotated[
     _is(f"a number of seconds from 1 to {MAX_WAIT}"),
 ]
 Call = Annotated[float, _seconds(1, MAX_CALL)]
+PerMinute = Annotated[
+    Annotated[int, msgspec.Meta(ge=0, le=1_000_000)],
+    _is("an integer from 0, for no limit, to 1000000"),
+]
 
 
 MaxSessions = Annotated[int, _integer(0, MAX_SESSIONS)]
@@ -139,6 +143,13 @@ class LimitsTable(msgspec.Struct, frozen=True):
         Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None,
         _is("an integer from 1 to 1000000"),
     ] = _LIMITS.max_connections
+    max_connections_per_address: Annotated[
+        Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None,
+        _is("an integer from 0, for no limit, to 1000000"),
+    ] = _LIMITS.max_connections_per_address
+    key_sessions_per_minute: PerMinute = _LIMITS.key_sessions_per_minute
+    address_sessions_per_minute: PerMinute = _LIMITS.address_sessions_per_minute
+    address_refusals_per_minute: PerMinute = _LIMITS.address_refusals_per_minute
     max_waiting: Annotated[int, _integer(1, 100_000)] = _LIMITS.max_waiting
     max_side_tunnels: Annotated[int, _integer(1, 1000)] = _LIMITS.max_side_tunnels
     reservation_timeout: Wait = _LIMITS.reservation_timeout

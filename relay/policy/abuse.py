@@ -1,4 +1,4 @@
-"""How much one key or address may ask for: token buckets in a bounded table.
+"""How much one key or address may ask for: token buckets in a bounded table, and shares.
 
 Laws
 1. In any time t a name is granted at most `burst + rate * t` (docs/operations.md).
@@ -8,7 +8,7 @@ Laws
 
 from __future__ import annotations
 
-__all__ = ["MAX_NAMES", "Buckets", "address_key"]
+__all__ = ["MAX_NAMES", "REFUSED_CAUSES", "Buckets", "address_key", "connections_of_one"]
 
 import ipaddress
 
@@ -17,6 +17,25 @@ import ipaddress
 MAX_NAMES = 50_000
 # One customer's network: an IPv6 subscriber has a whole /64 to send from (RFC 6177).
 IPV6_PREFIX = 64
+# Of all connections one address may have one half where nothing else is said, so that it
+# cannot shut the others out. Not less: behind a balancer that nobody has declared all
+# callers have one address.
+SHARE = 2
+# What is wrong with a key or a token; a session that was stopped, or a path that is not
+# open to callers, says nothing of who asks.
+REFUSED_CAUSES = frozenset(
+    (
+        "bad_api_key",
+        "token_missing",
+        "token_malformed",
+        "token_unknown_key",
+        "token_bad_signature",
+        "token_expired",
+        "token_wrong_scope",
+        "token_used",
+        "session_over",
+    )
+)
 
 
 class Buckets:
@@ -58,6 +77,11 @@ class Buckets:
     def _level(self, name: str, now: float) -> float:
         level, since = self._levels.get(name, (self._burst, now))
         return min(self._burst, level + max(0.0, now - since) * self._rate)
+
+
+def connections_of_one(configured: int | None, most: int) -> int:
+    """How many of `most` connections one address may have; 0 is no limit of its own."""
+    return max(1, most // SHARE) if configured is None else configured
 
 
 def address_key(peer: str) -> str:

@@ -14,6 +14,7 @@ __all__ = [
     "organization_for_key",
     "organizations_for_key",
     "parse_start",
+    "presented_key",
     "too_many_sessions",
 ]
 
@@ -97,7 +98,7 @@ def organization_for_key(catalog: Catalog, name: str, authorization: list[bytes]
 
 
 def _opened(catalog: Catalog, authorization: list[bytes], *, private: bool) -> list[str]:
-    presented = _bearer(authorization)
+    presented = presented_key(authorization)
     opened = []
     for organization in catalog.organizations.values():
         keys = organization.private_keys
@@ -110,7 +111,8 @@ def _opened(catalog: Catalog, authorization: list[bytes], *, private: bool) -> l
     return opened
 
 
-def _bearer(authorization: list[bytes]) -> bytes:
+def presented_key(authorization: list[bytes]) -> bytes:
+    """The API key of a request, not judged; raises Refusal, 401, when there is none."""
     if len(authorization) != 1:
         raise _unauthorized("send one header Authorization: Bearer with an API key")
     scheme, _, value = authorization[0].partition(b" ")

@@ -185,6 +185,16 @@ class Limits(msgspec.Struct, frozen=True):
     session_requests: int = 100
     # Connections at a time; None derives it from the descriptor limit.
     max_connections: int | None = None
+    # Of those one address, an IPv6 network of 64 bits; None is half of them, 0 no limit.
+    max_connections_per_address: int | None = None
+    # New sessions per minute with one key: a key may stand for all callers of a product,
+    # so only the operator knows a number. 0 is no limit, here and below.
+    key_sessions_per_minute: int = 0
+    # The same from one address: one may stand for an office, or for a balancer that is
+    # not declared as one.
+    address_sessions_per_minute: int = 0
+    # Refused keys and tokens from one address; beyond, all its requests are refused.
+    address_refusals_per_minute: int = 0
     # Callers that wait for an instance, per agent.
     max_waiting: int = 100
     # WebSockets beside a session's own: who follows or steers a call opens one or two, and

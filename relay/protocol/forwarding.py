@@ -11,10 +11,11 @@ RFC 9110 section 7.6 (Via, Max-Forwards), RFC 7239 (Forwarded), W3C Trace Contex
 
 from __future__ import annotations
 
-__all__ = ["FORWARDING", "Hop", "forwarding", "hops_left", "trace"]
+__all__ = ["FORWARDING", "Hop", "forwarding", "hops_left", "told_caller", "trace"]
 
+import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 Field = tuple[bytes, bytes]
@@ -41,6 +42,12 @@ TRACEPARENT = re.compile(
 TRACE_BYTES = 24  # 16 for the trace, 8 for the first span
 HOPS = re.compile(rb"[0-9]{1,9}")
 # RFC 7239 section 4: what need not be quoted is a token.
+# The parts of a Forwarded element are separated by semicolons (section 4).
+FOR = re.compile(rb"(?:^|;)[ \t]*for=([^;]*)", re.IGNORECASE)
+# Section 6, and how X-Forwarded-For is written with a port.
+NODE = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)")
+# Proxies in a row that are asked whom they had it from; then the last one counts.
+MAX_PROXIES = 16
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -95,6 +102,54 @@ def _element(peer: bytes, host: bytes | None) -> bytes:
         return b"for=%s;proto=http" % node
     name = host if TOKEN.fullmatch(host) else b'"%s"' % host
     return b"for=%s;host=%s;proto=http" % (node, name)
+
+
+def told_caller(fields: Iterable[Field], trusted: Callable[[str], bool]) -> str | None:
+    """Who asked, as a trusted proxy tells it: the last address that is no proxy's own.
+
+    A proxy continues one of X-Forwarded-For and Forwarded and may pass the other as its
+    caller wrote it. So two accounts that differ are none.
+
+    Args:
+        trusted: whether a hop, as `address:0`, is a proxy whose account is believed too.
+
+    Returns:
+        The hop in that form; None when no account can be used.
+    """
+    listed, described = [], []
+    for name, value in fields:
+        if name == b"x-forwarded-for":
+            listed += value.split(b",")
+        elif name == b"forwarded":
+            described += [_for(element) for element in value.split(b",")]
+    accounts = {_last_caller(hops, trusted) for hops in (listed, described) if hops}
+    return accounts.pop() if len(accounts) == 1 else None
+
+
+def _for(element: bytes) -> bytes:
+    found = FOR.search(element)
+    return found[1].strip(b' \t"') if found is not None else b""
+
+
+def _last_caller(hops: list[bytes], trusted: Callable[[str], bool]) -> str | None:
+    hop = None
+    for node in hops[: -MAX_PROXIES - 1 : -1]:
+        hop = _hop(node.strip(b" \t"))
+        if hop is None or not trusted(hop):
+            break
+    return hop
+
+
+def _hop(node: bytes) -> str | None:
+    found = NODE.fullmatch(node)
+    try:
+        return (
+            None
+            if found is None
+            else f"{ipaddress.ip_address(found[found.lastindex or 0].decode())}:0"
+        )
+    except ValueError:
+        return None
 
 
 def trace(fields: Iterable[Field], random: bytes) -> list[Field]:

@@ -32,6 +32,7 @@ from relay.protocol.http1 import HeadBuffer, HeadLimits, parse_request, request_
 from relay.protocol.target import parse_target
 from relay.server import replies
 from relay.server.exchange import Exchange, Front, Phase
+from relay.server.guard import Guard
 from relay.server.leg import Leg
 from relay.server.peers import is_among
 
@@ -82,6 +83,7 @@ class Connection:
         stream: the client; closed at the end unless a handler has taken it.
         peer: the client's address, for logs, forwarding fields and limits.
         early: what has been read of its first request.
+        guard: what callers may ask for; None where nothing is limited.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Connection:
         front: Front,
         table: Routes,
         early: bytes = b"",
+        guard: Guard | None = None,
     ) -> None:
         limits = front.limits
         self._stream = stream
@@ -102,6 +105,7 @@ class Connection:
             HeadLimits(limits.max_target, limits.max_head, limits.max_header_count)
         )
         self._heads.feed(early)
+        self._guard = guard
         self._first = True
         # Nobody else than the operator's proxy can open a Unix socket here.
         self._trusted = peer == "unix" or is_among(peer, front.trusted)
@@ -129,15 +133,18 @@ class Connection:
         if self._idle:
             self._scope.cancel()
 
-    async def refuse_accept(self, refusal: Refusal) -> None:
-        """Answer a connection over the limit; what it asks is not looked at."""
+    async def refuse_accept(self, refusal: Refusal, *, answered: bool = True) -> None:
+        """Answer a connection over the limit, or end it; what it asks is not looked at."""
         exchange = self._exchange()
         exchange.request_id = self._front.new_id()
         exchange.enter(Phase.ACCEPT)
         try:
-            await self._refuse(exchange, refusal)
+            if answered:
+                await self._refuse(exchange, refusal)
+            exchange.cause = refusal.cause
             self._front.log.exchange(exchange.record())
-            await self._linger(REFUSED_LINGER_SECONDS)
+            if answered:
+                await self._linger(REFUSED_LINGER_SECONDS)
         finally:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._stream)
@@ -145,6 +152,7 @@ class Connection:
     def _exchange(self) -> Exchange:
         exchange = Exchange(self._front, self._stream, self._client, self._heads, self._peer)
         exchange.trusted = self._trusted
+        exchange.guard = self._guard
         return exchange
 
     async def _serve_one(self, exchange: Exchange) -> bool:
@@ -155,12 +163,16 @@ class Connection:
                 return False
             handler = self._route(exchange)
             exchange.enter(Phase.AUTHENTICATE)
+            if self._guard is not None:
+                self._guard.check(exchange)
             await handler.authenticate()
             exchange.enter(Phase.RESOLVE)
             await handler.resolve()
             exchange.enter(Phase.RELAY)
             await handler.relay()
         except Refusal as refusal:
+            if self._guard is not None:
+                self._guard.refused(exchange, refusal)
             await self._refuse(exchange, refusal)
         except StoreError as error:
             self._front.log.failure("store", error, request_id=exchange.request_id)

@@ -28,6 +28,7 @@ from relay.server.peers import Networks
 if TYPE_CHECKING:
     from relay.server.bot_pool import BotPool
     from relay.server.calls import Calls
+    from relay.server.guard import Guard
     from relay.server.pumps import Pumps
     from relay.server.sessions import SessionKeeper
     from relay.server.traffic import Traffic
@@ -108,6 +109,7 @@ class Exchange:
     Attributes:
         body: the request's body, as far as it has been taken; see `take_body`.
         trusted: the peer's own account of the request's way is believed.
+        guard: what its caller may ask for; None where nothing is limited.
         torn: the answer broke off where its framing does not show it: the connection is reset.
     """
 
@@ -123,6 +125,7 @@ class Exchange:
     match: Match | None = None
     body: LengthBody | ChunkedBody | None = None
     trusted: bool = False
+    guard: Guard | None = None
     session_id: str | None = None
     agent: str | None = None
     cause: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Listener", "open_listeners", "take_inherited"]
 
+import contextlib
 import errno
 import os
 import socket
@@ -16,11 +17,14 @@ from relay.errors import ConfigError, Refusal
 from relay.protocol.proxy_header import ProxyHeaderError
 from relay.server.connection import Connection, Routes
 from relay.server.exchange import Front
+from relay.server.guard import Guard
 from relay.server.peers import Networks, is_among, peer_of, read_proxy_header
 
 # Connections that the kernel completes while the daemon is busy; a burst of callers
 # after a network's hiccup fits. The kernel caps it at net.core.somaxconn.
 BACKLOG = 1024
+# Connections over a limit that are answered at a time, each for a moment.
+MAX_REFUSING = 64
 
 
 class Listener:
@@ -30,6 +34,7 @@ class Listener:
         most: connections at a time; over it a connection is told 503 and closed.
         kept: how many calls have taken theirs and hold it in this process.
         announcers: peers that begin each connection with a PROXY header.
+        guard: what callers may ask for; None where nothing is limited.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class Listener:
         most: int,
         kept: Callable[[], int] = lambda: 0,
         announcers: Networks = (),
+        guard: Guard | None = None,
     ) -> None:
         self.listeners = listeners
         self._front = front
@@ -47,7 +53,9 @@ class Listener:
         self._most = most
         self._kept = kept
         self._announcers = announcers
+        self._guard = guard
         self._open = 0
+        self._refusing = 0
         self._connections: set[Connection] = set()
         self._finishing: set[Connection] = set()
 
@@ -68,23 +76,37 @@ class Listener:
     async def _serve_one(self, stream: trio.SocketStream) -> None:
         peer, early = peer_of(stream), b""
         if self._open + self._kept() >= self._most:
-            connection = Connection(stream, peer, self._front, self._routes)
-            await connection.refuse_accept(_too_many())
+            await self._refuse(stream, peer, _too_many())
             return
+        refused: Refusal | None = None
         self._open += 1
         try:
             if is_among(peer, self._announcers):
                 seconds = self._front.limits.head_timeout
                 peer, early = await read_proxy_header(stream, peer, seconds)
-            await self._serve_peer(stream, peer, early)
+            with self._guard.connected(peer) if self._guard else contextlib.nullcontext():
+                await self._serve_peer(stream, peer, early)
+        except Refusal as refusal:
+            refused = refusal
         except ProxyHeaderError as error:
             self._front.log.warning("proxy_header", peer=peer, reason=str(error))
             await trio.aclose_forcefully(stream)
         finally:
             self._open -= 1
+        if refused is not None:
+            await self._refuse(stream, peer, refused)
+
+    async def _refuse(self, stream: trio.SocketStream, peer: str, refusal: Refusal) -> None:
+        """Say so to the first ones; more are only ended, so that a flood keeps nothing."""
+        connection = Connection(stream, peer, self._front, self._routes)
+        self._refusing += 1
+        try:
+            await connection.refuse_accept(refusal, answered=self._refusing <= MAX_REFUSING)
+        finally:
+            self._refusing -= 1
 
     async def _serve_peer(self, stream: trio.SocketStream, peer: str, early: bytes) -> None:
-        connection = Connection(stream, peer, self._front, self._routes, early)
+        connection = Connection(stream, peer, self._front, self._routes, early, self._guard)
         self._connections.add(connection)
         try:
             await connection.serve()

@@ -9,7 +9,7 @@ import secrets
 import msgspec
 
 from relay.errors import Refusal
-from relay.policy.admission import StartRequest, agent_for_key, parse_start
+from relay.policy.admission import StartRequest, agent_for_key, parse_start, presented_key
 from relay.policy.catalog import Agent
 from relay.policy.sessions import SessionState
 from relay.policy.tokens import TOKEN_TTL, Claims, mint
@@ -34,6 +34,9 @@ class StartSession:
     async def authenticate(self) -> None:
         exchange = self._exchange
         self._agent = public_agent(exchange)
+        if exchange.guard is not None:
+            key = presented_key(exchange.head.values(b"authorization"))
+            exchange.guard.new_session(exchange, key)
         raw = await exchange.read_body(exchange.front.limits.max_start_request)
         self._start = parse_start(raw, self._agent)
 

@@ -92,6 +92,8 @@ class GenericWebSocket(BotWebSocket):
                 used = refusal.cause in ("token_used", "session_over")
                 if self._agent.websocket_auth == "token" or not used:
                     raise
+        if self._exchange.guard is not None:
+            self._exchange.guard.new_session(self._exchange, None)
         expires = front.now() + TOKEN_TTL
         return await front.sessions.admit(self._agent, front.new_id(), None, expires)
 

@@ -13,6 +13,7 @@ from relay.protocol.forwarding import (
     forwarding,
     hops_left,
     is_trace,
+    told_caller,
     trace,
 )
 from relay.protocol.headers import NOT_FOR_BOT_ROUTES, Field, end_to_end, for_bot, in_trailers
@@ -153,3 +154,48 @@ def test_trailers_hold_nothing_that_a_head_decides() -> None:
     names = [*NOT_FOR_BOT_ROUTES, b"cookie", b"set-cookie", b"transfer-encoding", b"trailer"]
     fields = [(name, b"1") for name in names]
     assert in_trailers([*fields, (b"x-sum", b"1")]) == [(b"x-sum", b"1")]
+
+
+PROXIES = ("10.", "fd00:")
+
+
+def told(*fields: tuple[bytes, bytes]) -> str | None:
+    return told_caller(fields, lambda hop: hop.startswith(PROXIES))
+
+
+@pytest.mark.parametrize(
+    ("value", "hop"),
+    [
+        pytest.param(b"192.0.2.1", "192.0.2.1:0", id="an address"),
+        pytest.param(b"192.0.2.1:4711", "192.0.2.1:0", id="with a port"),
+        pytest.param(b"2001:db8::1", "2001:db8::1:0", id="IPv6"),
+        pytest.param(b"[2001:db8::1]:4711", "2001:db8::1:0", id="IPv6 with a port"),
+        pytest.param(b"198.51.100.7, 192.0.2.1", "192.0.2.1:0", id="the last one"),
+        pytest.param(b"192.0.2.1,10.0.0.1 , fd00::1", "192.0.2.1:0", id="behind proxies"),
+        pytest.param(b"10.0.0.2, 10.0.0.1", "10.0.0.2:0", id="proxies alone"),
+        pytest.param(b"192.0.2.1, unknown", None, id="unknown"),
+        pytest.param(b"192.0.2.1, ", None, id="empty"),
+        pytest.param(b"192.0.2.999", None, id="no address"),
+        pytest.param(b", ".join([b"192.0.2.1"] + [b"10.0.0.1"] * 16), "10.0.0.1:0", id="too many"),
+    ],
+)
+def test_the_caller_that_a_proxy_tells(value: bytes, hop: str | None) -> None:
+    assert told((b"x-forwarded-for", value)) == hop
+    elements = [b'proto=https; For="%s"' % each.strip() for each in value.split(b",")]
+    assert told((b"forwarded", b", ".join(elements))) == hop
+
+
+def test_fields_of_one_name_are_one_account() -> None:
+    fields = ((b"x-forwarded-for", b"198.51.100.7"), (b"x-forwarded-for", b"192.0.2.1"))
+    assert told(*fields) == "192.0.2.1:0"
+
+
+def test_accounts_that_differ_are_none() -> None:
+    ours, theirs = (b"x-forwarded-for", b"192.0.2.1"), (b"forwarded", b"for=198.51.100.7")
+    assert told(ours, theirs) is None
+    assert told(ours, (b"forwarded", b"for=192.0.2.1")) == "192.0.2.1:0"
+    assert told((b"host", b"192.0.2.1")) is None
+
+
+def test_a_quote_that_does_not_end_hides_nothing() -> None:
+    assert told((b"forwarded", b'for="198.51.100.7, for=192.0.2.1')) == "192.0.2.1:0"
