@@ -14,6 +14,7 @@ import pytest
 
 from relay.cli import parser
 from relay.config import load
+from relay.config.tables import AgentTable, LimitsTable, ServerTable
 from relay.policy.interfaces import Store
 from relay.policy.routes import ADMIN, PUBLIC, Pattern
 from relay.policy.sessions import END_STATES, MOVES, SessionState
@@ -226,6 +227,24 @@ def test_fixed_limits(name: str) -> None:
     for row in rows(name, "value", "constant"):
         module, _, constant = named(row["constant"]).rpartition(".")
         assert float(row["value"]) == getattr(importlib.import_module(module), constant), row
+
+
+def test_the_threat_model() -> None:
+    """Every attack has a test that exists, and limits that do."""
+    known = {
+        key for table in (ServerTable, LimitsTable, AgentTable) for key in table.__struct_fields__
+    }
+    for row in rows("docs/threat-model.md", "attack", "limit", "test"):
+        shown = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row["test"])
+        assert shown, row
+        for file, test in shown:
+            assert re.search(rf"^(async )?def {test}\(", page(file), re.MULTILINE), (file, test)
+        for name in re.findall(r"`([\w.]+)`", row["limit"]):
+            module, _, constant = name.rpartition(".")
+            if module:
+                assert hasattr(importlib.import_module(module), constant), name
+            elif name != "localhost":
+                assert name in known, name
 
 
 def commands(root: argparse.ArgumentParser) -> dict[str, set[str]]:

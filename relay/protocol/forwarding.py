@@ -116,13 +116,16 @@ def told_caller(fields: Iterable[Field], trusted: Callable[[str], bool]) -> str 
     Returns:
         The hop in that form; None when no account can be used.
     """
-    listed, described = [], []
+    given: dict[bytes, list[bytes]] = {}
     for name, value in fields:
-        if name == b"x-forwarded-for":
-            listed += value.split(b",")
-        elif name == b"forwarded":
-            described += [_for(element) for element in value.split(b",")]
-    accounts = {_last_caller(hops, trusted) for hops in (listed, described) if hops}
+        if name in (b"x-forwarded-for", b"forwarded"):
+            given.setdefault(name, []).append(value)
+    accounts = set()
+    for name, values in given.items():
+        # From the end, so that it costs nothing how much a caller has put in front.
+        hops = b",".join(values).rsplit(b",", MAX_PROXIES)[-MAX_PROXIES:]
+        nodes = hops if name == b"x-forwarded-for" else [_for(element) for element in hops]
+        accounts.add(_last_caller(nodes, trusted))
     return accounts.pop() if len(accounts) == 1 else None
 
 
@@ -131,9 +134,9 @@ def _for(element: bytes) -> bytes:
     return found[1].strip(b' \t"') if found is not None else b""
 
 
-def _last_caller(hops: list[bytes], trusted: Callable[[str], bool]) -> str | None:
+def _last_caller(nodes: list[bytes], trusted: Callable[[str], bool]) -> str | None:
     hop = None
-    for node in hops[: -MAX_PROXIES - 1 : -1]:
+    for node in reversed(nodes):
         hop = _hop(node.strip(b" \t"))
         if hop is None or not trusted(hop):
             break
@@ -142,12 +145,10 @@ def _last_caller(hops: list[bytes], trusted: Callable[[str], bool]) -> str | Non
 
 def _hop(node: bytes) -> str | None:
     found = NODE.fullmatch(node)
+    if found is None:
+        return None
     try:
-        return (
-            None
-            if found is None
-            else f"{ipaddress.ip_address(found[found.lastindex or 0].decode())}:0"
-        )
+        return f"{ipaddress.ip_address((found[1] or found[2] or found[3]).decode())}:0"
     except ValueError:
         return None
 

@@ -23,8 +23,9 @@ from relay.server.peers import Networks, is_among, peer_of, read_proxy_header
 # Connections that the kernel completes while the daemon is busy; a burst of callers
 # after a network's hiccup fits. The kernel caps it at net.core.somaxconn.
 BACKLOG = 1024
-# Connections over a limit that are answered at a time, each for a moment.
-MAX_REFUSING = 64
+# Connections over a limit that are answered at a time, each for a moment: enough for callers
+# who ask for too much, while most of a flood costs half as much.
+MAX_REFUSING = 16
 
 
 class Listener:

@@ -22,7 +22,7 @@ from tests.helpers.ends import Ends
 from tests.helpers.scripted_bot import scripted_bot
 from tests.helpers.wire import Wire, refused, request, token_for, upgrade
 
-PROXY = "127.0.0.9"
+PROXY, BALANCER = "127.0.0.9", "127.0.0.8"
 LIMITS = """
 max_connections_per_address = 3
 key_sessions_per_minute = 4
@@ -46,7 +46,7 @@ websocket_auth = "none"
 sessions_per_instance = 1000
 """
         folder = tmp_path_factory.mktemp("abuse")
-        server = f'trusted_proxies = ["{PROXY}"]'
+        server = f'trusted_proxies = ["{PROXY}"]\nproxy_protocol = ["{BALANCER}"]'
         with running_daemon(folder, [bot.url], agent, LIMITS, server) as daemon:
             wait_until(lambda: b'"ready"' in daemon.request("GET", "/readyz", admin=True).body, "")
             yield daemon
@@ -235,6 +235,25 @@ def test_callers_behind_a_proxy_are_counted_by_what_it_says(daemon: Daemon) -> N
     assert bad("X-Forwarded-For: 192.0.2.1, 192.0.2.2").status == 403
     assert bad("Forwarded: for=192.0.2.3;proto=https").status == 403
     limited(daemon, bad("Forwarded: for=192.0.2.1;proto=https"), "too_many_refused")
+
+
+def test_callers_in_a_proxy_header_are_counted_by_it(daemon: Daemon) -> None:
+    def announced(address: str) -> bytes:
+        return f"PROXY TCP4 {address} 198.51.100.9 56288 443\r\n".encode()
+
+    for _ in range(3):
+        assert ask(daemon, BALANCER, announced("192.0.2.50") + connect("wrong")).status == 403
+    again = ask(daemon, BALANCER, announced("192.0.2.50") + connect("wrong"))
+    limited(daemon, again, "too_many_refused")
+    assert ask(daemon, BALANCER, announced("192.0.2.51") + connect("wrong")).status == 403
+    held = [Wire(daemon.port, BALANCER) for _ in range(3)]
+    for wire in held:
+        assert wire.ask(announced("192.0.2.52") + request("GET", "/")).status == 404
+    over = ask(daemon, BALANCER, announced("192.0.2.52"))
+    limited(daemon, over, "too_many_from_address")
+    assert ask(daemon, BALANCER, announced("192.0.2.53") + request("GET", "/")).status == 404
+    for wire in held:
+        wire.close()
 
 
 def test_a_caller_cannot_name_another(daemon: Daemon, source: str) -> None:

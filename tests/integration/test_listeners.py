@@ -77,6 +77,7 @@ def test_unix_sockets(bot: ScriptedBot, tmp_path: Path) -> None:
         )
         for path in (public, admin):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
         assert unix_get(admin, "/readyz").startswith(b"HTTP/1.1 200 ")
         with unix_connect(
             str(public),
