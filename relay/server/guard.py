@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from relay.errors import Refusal
@@ -29,6 +30,8 @@ MINUTE = 60.0
 # One that is told to wait for a connection of its own to end: a moment, as for
 # `too_many_connections`.
 CONNECTION_RETRY = 1
+# A connection carries many requests, and its peer is the same for all of them.
+_known_key = lru_cache(maxsize=4096)(address_key)
 
 
 class Guard:
@@ -115,7 +118,7 @@ class Guard:
     def _address(self, exchange: Exchange) -> str:
         """What a caller is counted by: a trusted proxy's word, else its own address."""
         told = told_caller(exchange.head.headers, self._is_proxy) if exchange.trusted else None
-        return address_key(told or exchange.peer)
+        return _known_key(told or exchange.peer)
 
     def _is_proxy(self, peer: str) -> bool:
         return peer == "unix" or is_among(peer, self._trusted)
