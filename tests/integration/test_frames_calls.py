@@ -277,7 +277,9 @@ def test_a_tunnel_may_have_a_limit_too(bot: Bot, tmp_path: Path) -> None:
 
 def test_calls_in_this_process_count_as_connections(bot: Bot, tmp_path: Path) -> None:
     agent = f'{FRAMES}\nwebsocket_auth = "none"'
-    with running_daemon(tmp_path, [bot.url], agent, "max_connections = 2") as daemon:
+    # Both connections come from one address.
+    limits = "max_connections = 2\nmax_connections_per_address = 0"
+    with running_daemon(tmp_path, [bot.url], agent, limits) as daemon:
 
         def begun() -> Wire | None:
             # The connection of the call before counts twice for a moment.

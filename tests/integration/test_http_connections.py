@@ -50,7 +50,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon that takes few connections at a time."""
     folder = tmp_path_factory.mktemp("small")
     many = "sessions_per_instance = 1000"
-    limits = f"max_connections = {MOST}"
+    limits = f"max_connections = {MOST}\nmax_connections_per_address = {MOST}"
     with scripted_bot() as bot, running_daemon(folder, [bot.url], many, limits) as daemon:
         yield daemon
         keeps_secrets(daemon)

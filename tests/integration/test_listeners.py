@@ -29,6 +29,8 @@ from tests.helpers.wire import echoes, request, token_for
 
 BIND = '\nbind = "127.0.0.1:0"'
 ADMIN = '\nadmin_bind = "127.0.0.1:0"'
+# Every connection of a test comes from one address.
+ALL_FOR_ONE = "max_connections = 2\nmax_connections_per_address = 0"
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +134,7 @@ def has_ipv6() -> bool:
 
 
 def test_more_connections_than_allowed(bot: ScriptedBot, tmp_path: Path) -> None:
-    with running_daemon(tmp_path, [bot.url], limits="max_connections = 2") as daemon:
+    with running_daemon(tmp_path, [bot.url], limits=ALL_FOR_ONE) as daemon:
         address = ("127.0.0.1", daemon.port)
         with socket.create_connection(address), socket.create_connection(address):
             answer = raw_exchange(daemon.port, b"")
