@@ -25,7 +25,7 @@ from enum import Enum
 from relay.errors import Refusal
 from relay.protocol.chunks import Body, ChunkedBody, LengthBody, UntilClosed
 from relay.protocol.headers import Field
-from relay.protocol.http1 import FAULT, HEAD_END, LENGTH, Request
+from relay.protocol.http1 import FIELDS, HEAD_END, LENGTH, Request, fields_of, find_fault
 
 # The head of a bot's answer: what `Limits.max_head` allows to requests; cookies fit.
 MAX_BOT_HEAD = 48 * 1024
@@ -35,7 +35,6 @@ MAX_INTERIM = 64
 START = b"HTTP/1."
 # RFC 9112 section 4; the space behind the status may be missing, as common servers do.
 STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
-FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*(.*?)[ \t]*", re.DOTALL)
 SWITCHING = 101
 # No body follows, whatever the fields say (RFC 9112 section 6.3).
 BODILESS = (204, 304)
@@ -179,8 +178,7 @@ class BotTalk:
         start = max(0, self._seen - len(HEAD_END) + 1)
         found = data.find(HEAD_END, start, MAX_BOT_HEAD)
         stop = found + len(HEAD_END) if found >= 0 else len(data)
-        # A carriage return at the end is no fault yet: the line feed may be under way.
-        if FAULT.search(data, start, stop - data.endswith(b"\r", 0, stop)):
+        if find_fault(data, start, stop):
             raise _bad_answer("the head of the bot's answer has a byte that no head may have")
         if found < 0:
             if len(data) >= MAX_BOT_HEAD:
@@ -230,24 +228,21 @@ def request_head(request: Request, target: bytes, authority: str, fields: Iterab
 
 def _judge(head: bytes) -> BotHead:
     """Read a head as it was sent (RFC 9112 sections 4, 5 and 6)."""
-    first, *lines = head.removesuffix(HEAD_END).split(b"\r\n")
+    first, *lines = head[: -len(HEAD_END)].split(b"\r\n")
     status_line = STATUS_LINE.fullmatch(first)
     if status_line is None:
         raise _bad_answer("the status line of the bot's answer is not HTTP/1.1")
-    fields = []
-    for line in lines:
-        field = FIELD_LINE.fullmatch(line)
-        if field is None:
-            raise _bad_answer("the head of the bot's answer has a line that is no field")
-        fields.append((field[1].lower(), field[2]))
-    judged = BotHead(int(status_line[2]), status_line[3] or b"", tuple(fields), status_line[1])
+    if FIELDS.fullmatch(head, len(first)) is None:
+        raise _bad_answer("the head of the bot's answer has a line that is no field")
+    fields = fields_of(lines)
+    judged = BotHead(int(status_line[2]), status_line[3] or b"", fields, status_line[1])
     if judged.status == SWITCHING:
         raise _bad_answer("the bot switched protocols without having been asked to")
     _check_framing(fields, status_line[1])
     return judged
 
 
-def _check_framing(fields: list[Field], version: bytes) -> None:
+def _check_framing(fields: tuple[Field, ...], version: bytes) -> None:
     lengths = [value for name, value in fields if name == b"content-length"]
     codings = [value.lower() for name, value in fields if name == b"transfer-encoding"]
     if codings and (lengths or version == b"1.0"):

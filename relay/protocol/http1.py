@@ -17,7 +17,15 @@ Theory of operation
 
 from __future__ import annotations
 
-__all__ = ["HeadBuffer", "HeadLimits", "Request", "parse_request", "request_body"]
+__all__ = [
+    "HeadBuffer",
+    "HeadLimits",
+    "Request",
+    "fields_of",
+    "find_fault",
+    "parse_request",
+    "request_body",
+]
 
 import re
 from dataclasses import dataclass
@@ -44,6 +52,10 @@ FAULTS = {
     "folded_header": "folded header lines are not accepted",
     "control_byte": "the request head contains a control byte",
 }
+# What has none of them, in a sixth of the time that the search takes: most heads are right.
+FAULTLESS = re.compile(
+    rb"[\t\x20-\x7e\x80-\xff]*+(?:\r\n(?![ \t])[\t\x20-\x7e\x80-\xff]*+)*+"
+)
 HEAD_END = b"\r\n\r\n"
 LENGTH = re.compile(rb"[0-9]{1,18}")
 # RFC 9112 section 3.2: uri-host with an optional port; userinfo is not allowed. Nobody's name
@@ -191,13 +203,11 @@ def parse_request(head: bytes) -> Request:
     Raises:
         Refusal: 400, 417, 501 or 505, with the reason; the connection has to be closed.
     """
-    first, *lines = head.removesuffix(HEAD_END).split(b"\r\n")
+    first, *lines = head[: -len(HEAD_END)].split(b"\r\n")
     line = REQUEST_LINE.fullmatch(first)
     if line is None:
         raise _refusal(400, "the request line is not METHOD TARGET HTTP/1.1", "bad_request_line")
-    parts = [field.partition(b":") for field in lines]
-    fields = tuple([(name.lower(), value.strip(b" \t")) for name, _, value in parts])
-    request = Request(line[1], line[2], line[3], fields)
+    request = Request(line[1], line[2], line[3], fields_of(lines))
     _check_version_and_host(request)
     _check_framing(request)
     if b"\t" in head:
@@ -205,6 +215,12 @@ def parse_request(head: bytes) -> Request:
     if TARGET.fullmatch(request.target) is None or FIELDS.fullmatch(head, len(first)) is None:
         raise _refusal(400, "the request head is not valid HTTP/1.1", "bad_head")
     return request
+
+
+def fields_of(lines: list[bytes]) -> Headers:
+    """Field lines that `FIELDS` takes: names in lower case, values without spaces around them."""
+    parts = [line.partition(b":") for line in lines]
+    return tuple([(name.lower(), value.strip(b" \t")) for name, _, value in parts])
 
 
 def _check_tabs(head: bytes) -> None:
@@ -223,12 +239,20 @@ def request_body(request: Request) -> LengthBody | ChunkedBody:
     return LengthBody(int(request.value(b"content-length") or 0))
 
 
-def _check_bytes(data: bytearray, start: int, stop: int) -> None:
+def find_fault(data: bytearray, start: int, stop: int) -> str | None:
+    """The name of the first of `FAULTS` that begins between two places of a head, if any."""
     # A carriage return at the end is no fault yet: the line feed may be under way.
+    stop -= data.endswith(b"\r", 0, stop)
+    if FAULTLESS.fullmatch(data, start, stop):
+        return None
     # Looking behind sees the bytes in front of `start`: a slice would not.
-    fault = FAULT.search(data, start, stop - data.endswith(b"\r", 0, stop))
-    if fault is not None:
-        cause = fault.lastgroup or ""
+    fault = FAULT.search(data, start, stop)
+    return fault and fault.lastgroup
+
+
+def _check_bytes(data: bytearray, start: int, stop: int) -> None:
+    cause = find_fault(data, start, stop)
+    if cause is not None:
         raise _refusal(400, FAULTS[cause], cause)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import Refusal
-from relay.protocol.http1 import HeadLimits, parse_request
+from relay.protocol.http1 import FAULT, HeadLimits, find_fault, parse_request
 from tests.helpers.frames import cut_up
 from tests.helpers.heads import LIMITS, by_h11, one_by_one, read, rebuilt
 
@@ -53,6 +53,15 @@ def wire(draw: st.DrawFn) -> bytes:
             head = head[:place] + draw(SPOILERS) + head[place + draw(st.integers(0, 2)) :]
         data += b"\r\n" * draw(st.sampled_from((0, 0, 0, 1, 2, 3))) + head
     return data
+
+
+@given(wire(), st.integers(0, 300), st.integers(0, 300))
+def test_the_quick_look_sees_the_faults_that_the_search_sees(
+    data: bytes, start: int, length: int
+) -> None:
+    stop = start + length
+    found = FAULT.search(data, start, stop - data.endswith(b"\r", 0, stop))
+    assert find_fault(bytearray(data), start, stop) == (found and found.lastgroup)
 
 
 @given(wire(), BOUNDS, CUTS)
