@@ -191,6 +191,7 @@ class Metrics:
     def __init__(self) -> None:
         self._counters: Counter[tuple[str, Labels]] = Counter()
         self._tallies: dict[tuple[str, Labels], Tally] = {}
+        self._phases: dict[str, Tally] = {}  # some of them, by the name in a log line
 
     def exchange(self, fields: Mapping[str, object]) -> None:
         """One exchange, as it is logged."""
@@ -201,10 +202,13 @@ class Metrics:
         if cause is not None:
             self._counters["relay_refusals_total", (str(fields.get("phase")), str(cause))] += 1
         for name, value in fields.items():
-            if name.endswith("_ms") and isinstance(value, float):
-                self._observe(
-                    "relay_exchange_phase_seconds", (name.removesuffix("_ms"),), value / 1000
-                )
+            if name[-3:] == "_ms" and isinstance(value, float):
+                tally = self._phases.get(name)
+                if tally is None:
+                    labels = (name.removesuffix("_ms"),)
+                    tally = self._tally("relay_exchange_phase_seconds", labels)
+                    self._phases[name] = tally
+                tally.add(value / 1000)
 
     def session_end(self, session: Session) -> None:
         """One session that has ended."""
@@ -227,10 +231,13 @@ class Metrics:
         self._counters["relay_warnings_total", (event,)] += 1
 
     def _observe(self, name: str, labels: Labels, seconds: float) -> None:
+        self._tally(name, labels).add(seconds)
+
+    def _tally(self, name: str, labels: Labels) -> Tally:
         tally = self._tallies.get((name, labels))
         if tally is None:
             tally = self._tallies[name, labels] = Tally(FAMILIES[name].bounds)
-        tally.add(seconds)
+        return tally
 
     def render(self, status: NodeStatus) -> bytes:
         """Everything in Prometheus's text format."""

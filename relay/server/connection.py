@@ -203,7 +203,7 @@ class Connection:
         limits = self._front.limits
         patience = limits.head_timeout if self._first else limits.keep_alive_timeout
         self._first = False
-        if len(self._heads):
+        if len(self._heads) or exchange.receive_ahead():
             await trio.lowlevel.checkpoint()  # who has sent ahead is not served out of turn
         else:
             self._idle, self._scope.deadline = True, trio.current_time() + patience

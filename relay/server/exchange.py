@@ -47,6 +47,8 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 class Phase(StrEnum):
     """The seven phases of an exchange, in order."""
 
+    __hash__ = str.__hash__  # an enumeration's own is a function in Python
+
     ACCEPT = "accept"
     PARSE = "parse"
     ROUTE = "route"
@@ -143,8 +145,7 @@ class Exchange:
         """The next phase begins; the time since the last call belonged to the one before."""
         now = self.front.clock()
         if self._entered:
-            spent = now - self._entered
-            self.phase_times[self.phase] = self.phase_times.get(self.phase, 0.0) + spent
+            self.phase_times[self.phase] = now - self._entered
         self._entered = now
         self.phase = phase
 
@@ -174,6 +175,15 @@ class Exchange:
         data = await self.client.read(RECEIVE_SIZE)
         self.received_bytes += len(data)
         return data
+
+    def receive_ahead(self) -> bool:
+        """Keep what the client has sent already; whether there was anything."""
+        data = self.client.read_now(RECEIVE_SIZE)
+        if not data:
+            return False  # nothing yet, or the end, which the next read meets as well
+        self.received_bytes += len(data)
+        self.heads.feed(data)
+        return True
 
     def take_body(self, data: bytes) -> bytes:
         """The body's part of what came, out of its framing; what is behind it is kept."""
@@ -264,13 +274,7 @@ class Exchange:
 
     def record(self) -> dict[str, object]:
         """What a log line may say of this exchange."""
-        request, match = self.request, self.match
-        reached: str = self.phase
-        total = 0.0
-        for phase, seconds in self.phase_times.items():
-            total += seconds
-            if phase is not Phase.CLOSE:
-                reached = phase
+        request, match, times = self.request, self.match, self.phase_times
         fields: dict[str, object] = {
             "request_id": self.request_id,
             "session_id": self.session_id,
@@ -279,14 +283,15 @@ class Exchange:
             "method": request.method.decode("ascii") if request else None,
             "path": _shown(request.target) if request else None,
             "route": match.route.value if match else None,
-            "phase": str(reached),
+            # The last one that was left: whoever asks is in the phase `close`.
+            "phase": str(next(reversed(times), self.phase)),
             "status": self.status,
             "cause": self.cause,
-            "ms": round(total * 1000, 3),
+            "ms": round(sum(times.values()) * 1000, 3),
             "bytes_in": self.received_bytes,
             "bytes_out": self.sent_bytes,
         }
-        for phase, seconds in self.phase_times.items():
+        for phase, seconds in times.items():
             fields[PHASE_FIELDS[phase]] = round(seconds * 1000, 3)
         return {key: value for key, value in fields.items() if value is not None}
 
