@@ -56,17 +56,23 @@ class Match:
 class Pattern:
     """A path of fixed and named segments, and the methods that it takes.
 
-    A last segment `{name...}` takes the rest of the path, of any number of segments.
     An empty `methods` leaves the method to the route (a WebSocket has rules of its own).
+
+    Attributes:
+        takes_rest: the path goes on behind the segments, by any number of them.
     """
 
     route: Route
     segments: tuple[str, ...]
     methods: tuple[bytes, ...]
+    takes_rest: bool
 
 
 def _pattern(route: Route, path: str, *methods: bytes) -> Pattern:
-    return Pattern(route, tuple(path.split("/")), methods)
+    """A last segment `{name...}` in the path takes the rest."""
+    segments = tuple(path.split("/"))
+    takes_rest = segments[-1].endswith("...}")
+    return Pattern(route, segments[:-1] if takes_rest else segments, methods, takes_rest)
 
 
 READ = (b"GET", b"HEAD")
@@ -120,9 +126,8 @@ def match(table: tuple[Pattern, ...], method: bytes, target: Target) -> Match:
         Refusal: 404 for no such path, 405 with Allow for another method.
     """
     for pattern in table:
-        fixed, takes_rest = _fixed(pattern.segments)
-        segments = target.segments[: len(fixed)] if takes_rest else target.segments
-        names = _names(fixed, segments)
+        fixed, segments = pattern.segments, target.segments
+        names = _names(fixed, segments[: len(fixed)] if pattern.takes_rest else segments)
         if names is None:
             continue
         if pattern.methods and method not in pattern.methods:
@@ -133,15 +138,11 @@ def match(table: tuple[Pattern, ...], method: bytes, target: Target) -> Match:
                 cause="method_not_allowed",
                 headers=((b"allow", allow),),
             )
-        rest = b"/" + b"/".join(target.raw_segments[len(fixed) :]) if takes_rest else b""
+        rest = b""
+        if pattern.takes_rest:
+            rest = b"/" + b"/".join(target.raw_segments[len(fixed) :])
         return Match(pattern.route, names, rest)
     raise Refusal(404, "there is nothing at this path", cause="no_such_path")
-
-
-def _fixed(segments: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
-    """A pattern's segments without one for the rest of the path, and whether there was one."""
-    takes_rest = segments[-1].endswith("...}")
-    return (segments[:-1] if takes_rest else segments), takes_rest
 
 
 def _names(pattern: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:

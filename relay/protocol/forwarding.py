@@ -17,6 +17,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 Field = tuple[bytes, bytes]
 
@@ -92,9 +93,10 @@ def forwarding(fields: Iterable[Field], hop: Hop) -> list[Field]:
 
 
 def _joined(before: list[bytes], last: bytes) -> bytes:
-    return b", ".join([value for value in (*before, last) if value])
+    return b", ".join([value for value in (*before, last) if value]) if before else last
 
 
+@lru_cache(maxsize=512)
 def _element(peer: bytes, host: bytes | None) -> bytes:
     """This hop in the form of RFC 7239 section 4."""
     node = b"unknown" if not peer else b'"[%s]"' % peer if b":" in peer else peer

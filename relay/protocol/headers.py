@@ -54,6 +54,8 @@ NOT_FOR_BOT_ROUTES = FORWARDING | {
     b"x-request-id",
 }
 
+NOT_FOR_BOT_WITHOUT_BODY = NOT_FOR_BOT_ROUTES | {b"expect"}
+
 NOT_IN_TRAILERS = (
     HOP_BY_HOP
     | NOT_FOR_BOT_ROUTES
@@ -126,7 +128,7 @@ def for_bot(
     """
     fields, left_out = request.headers, NOT_FOR_BOT_ROUTES
     if request.version == b"1.0" or not request.has_body:
-        left_out = left_out | {b"expect"}
+        left_out = NOT_FOR_BOT_WITHOUT_BODY
     result = [field for field in end_to_end(fields) if not among(field[0], left_out)]
     if request.value(b"transfer-encoding") is not None:
         # Trailers pass, so what announces them does.
