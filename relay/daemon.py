@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
@@ -42,7 +41,7 @@ from relay.server.admin_views import VIEW_HANDLERS
 from relay.server.bot_pool import MAX_IDLE, BotPool
 from relay.server.calls import Calls, Frames
 from relay.server.connection import Routes
-from relay.server.exchange import Front
+from relay.server.exchange import Front, fresh_id
 from relay.server.guard import Guard
 from relay.server.listener import Listener, open_listeners, take_inherited
 from relay.server.nodes import Nodes
@@ -231,7 +230,7 @@ class Daemon:
             background=background,
             now=time.time,
             clock=time.monotonic,
-            new_id=lambda: str(uuid.uuid4()),
+            new_id=fresh_id,
             admin_token=config.admin_token,
             figures=self._log,
             describe=partial(effective, config),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 __all__ = ["Log", "configure"]
 
-from datetime import UTC, datetime
+import time
+from functools import lru_cache
 from typing import Literal, TextIO
 
 import msgspec
@@ -82,7 +83,7 @@ class Log:
             self._logger.debug("exchange", **fields)
         elif self._direct is not None:
             level = "warning" if failed else "info"
-            stamp = datetime.now(UTC).isoformat()[: -len("+00:00")] + "Z"
+            stamp = _stamp(time.time_ns())
             line = {**fields, "event": "exchange", "level": level, "timestamp": stamp}
             self._direct.write(msgspec.json.encode(line).decode() + "\n")
             self._direct.flush()
@@ -113,6 +114,17 @@ class Log:
         self._logger.info(
             "session", **{key: value for key, value in fields.items() if value is not None}
         )
+
+
+def _stamp(nanoseconds: int) -> str:
+    """Unix time as ISO 8601 in UTC with microseconds."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return f"{_second(seconds)}.{rest // 1000:06}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -65,7 +65,7 @@ class Pattern:
     route: Route
     segments: tuple[str, ...]
     methods: tuple[bytes, ...]
-    takes_rest: bool
+    takes_rest: bool = False
 
 
 def _pattern(route: Route, path: str, *methods: bytes) -> Pattern:

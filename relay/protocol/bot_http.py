@@ -15,7 +15,16 @@ RFC 9112 section 6.3 (framing of answers), RFC 9110 section 15.2 (interim answer
 
 from __future__ import annotations
 
-__all__ = ["MAX_BOT_HEAD", "BotEnd", "BotHead", "BotTalk", "bot_died", "request_head"]
+__all__ = [
+    "CHUNKED",
+    "MAX_BOT_HEAD",
+    "BotEnd",
+    "BotHead",
+    "BotTalk",
+    "bot_died",
+    "framed_request",
+    "request_head",
+]
 
 import re
 from collections.abc import Iterable
@@ -23,8 +32,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from relay.errors import Refusal
-from relay.protocol.chunks import Body, ChunkedBody, LengthBody, UntilClosed
-from relay.protocol.headers import Field
+from relay.protocol.chunks import Body, ChunkedBody, LengthBody, UntilClosed, chunk, last_chunk
+from relay.protocol.headers import Field, in_trailers
 from relay.protocol.http1 import FIELDS, HEAD_END, LENGTH, Request, fields_of, find_fault
 
 # The head of a bot's answer: what `Limits.max_head` allows to requests; cookies fit.
@@ -36,6 +45,7 @@ START = b"HTTP/1."
 # RFC 9112 section 4; the space behind the status may be missing, as common servers do.
 STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 SWITCHING = 101
+CHUNKED = (b"transfer-encoding", b"chunked")
 # No body follows, whatever the fields say (RFC 9112 section 6.3).
 BODILESS = (204, 304)
 
@@ -156,6 +166,22 @@ class BotTalk:
         if isinstance(self._body, LengthBody):
             self._body.left -= count
 
+    def framing(self, version: bytes) -> list[Field]:
+        """The framing fields of the final answer for the client (RFC 9112 section 6).
+
+        Args:
+            version: of HTTP that the client speaks.
+        """
+        assert self._head is not None, "only once the answer's head is there"
+        length = self._head.value(b"content-length")
+        if length is not None and self._head.status != 204:  # RFC 9110 section 8.6
+            return [(b"content-length", b"%d" % int(length))]
+        if isinstance(self._body, LengthBody):
+            return []  # there is none, whatever it might have been
+        if version == b"1.0":
+            return []  # until the connection ends
+        return [CHUNKED, *[field for field in self._head.fields if field[0] == b"trailer"]]
+
     @property
     def reusable(self) -> bool:
         """Whether the connection may carry another request, once the answer is whole."""
@@ -218,12 +244,24 @@ def request_head(request: Request, target: bytes, authority: str, fields: Iterab
         fields: the others, validated, without the framing.
     """
     lines = [b"%s %s HTTP/1.1\r\nhost: %s" % (request.method, target, authority.encode())]
-    lines += [b"%s: %s" % field for field in fields]
+    lines += map(b": ".join, fields)
     if request.value(b"transfer-encoding") is not None:
-        lines.append(b"transfer-encoding: chunked")
+        lines.append(b": ".join(CHUNKED))
     elif (length := request.value(b"content-length")) is not None:
         lines.append(b"content-length: %d" % int(length))
     return b"\r\n".join(lines) + HEAD_END
+
+
+def framed_request(body: LengthBody | ChunkedBody, piece: bytes) -> bytes:
+    """A piece of a request's body in the framing in which it goes to the bot.
+
+    Args:
+        body: where the piece has just been taken from.
+    """
+    if isinstance(body, LengthBody):
+        return piece
+    framed = chunk(piece) if piece else b""
+    return framed + last_chunk(in_trailers(body.trailers)) if body.whole else framed
 
 
 def _judge(head: bytes) -> BotHead:

@@ -7,24 +7,23 @@ as cut off.
 
 Theory of operation
    Most requests are whole when they come, and most answers are there in a moment. Such
-   an exchange is one task that sends, waits and passes on, for `PROMPT` seconds at most.
-   Only one that takes longer, or whose body is still coming, gets what costs several
-   times as much: a second task that passes the request on and then watches the client,
-   and deadlines. The answer goes on where it was.
+   an exchange is one task that does what can be done at once, gives others a turn, and
+   waits for `PROMPT` seconds at most. One that takes longer, or whose body is still coming,
+   gets a second task, which passes the request on and then watches the client.
 """
 
 from __future__ import annotations
 
-__all__ = ["HEAD_TIMEOUT", "BotExchange", "framed_request"]
+__all__ = ["HEAD_TIMEOUT", "BotExchange"]
 
 import math
 
 import trio
 
 from relay.errors import Refusal
-from relay.protocol.bot_http import BotEnd, BotHead, BotTalk, bot_died
-from relay.protocol.chunks import ChunkedBody, LengthBody, chunk, last_chunk
-from relay.protocol.headers import Field, end_to_end, in_trailers
+from relay.protocol.bot_http import CHUNKED, BotEnd, BotHead, BotTalk, bot_died, framed_request
+from relay.protocol.chunks import LengthBody, chunk, last_chunk
+from relay.protocol.headers import end_to_end, in_trailers
 from relay.server import replies
 from relay.server.exchange import Exchange
 from relay.server.leg import SCRATCH, Leg
@@ -36,8 +35,10 @@ HEAD_TIMEOUT = 300.0
 # For so many seconds nobody looks whether the client is still there: nobody leaves and is
 # missed in that time, and most answers are out by then.
 PROMPT = 0.02
-# Heads and chunks are read in pieces of this size; what passes as it is in larger ones.
+# Chunks are read in pieces of this size; what passes as it is in larger ones. The first read
+# is for a head and a small body: making room for more costs more than it brings.
 RECEIVE_SIZE = 64 * 1024
+FIRST_SIZE = 16 * 1024
 # What a client may send behind its request while the answer comes: pipelined requests.
 # Over it the client is not read, and that it leaves is noticed by the next write only.
 MAX_AHEAD = 48 * 1024
@@ -101,8 +102,7 @@ class BotExchange:
             if self._body.whole:
                 self._do_at_once()
                 if not self._over:
-                    # While others have their turn the bot answers: for a busy daemon this is
-                    # a third of what a wait with a deadline costs.
+                    # Meanwhile the bot answers, for a third of what a deadline costs.
                     await trio.lowlevel.checkpoint()
                     self._do_at_once()
                 if not self._over:
@@ -129,15 +129,12 @@ class BotExchange:
             raise Refusal(404, "the session has ended", cause="session_ended")
 
     def _do_at_once(self) -> None:
-        """Send, and pass on what is here of the answer, as far as nothing has to wait.
-
-        A bot that is quick has answered within the write when it shares a core with us.
-        """
+        """Send, and pass on what is here of the answer, as far as nothing has to wait."""
         if self._unsent:
             self._send_now()
         if self._unsent or self._held or self._fault:
             return
-        data = self._bot.read_now(RECEIVE_SIZE)
+        data = self._bot.read_now(FIRST_SIZE)
         if data is not None:
             self._receive(data)
             self._take_events()
@@ -347,30 +344,7 @@ class BotExchange:
             # An answer to half a request: the other half may or may not be read by the bot.
             exchange.keep_alive = False
         exchange.status = head.status
-        fields = replies.passed_fields(exchange, end_to_end(head.fields), self._framing(head))
+        framing = self._talk.framing(exchange.head.version)
+        self._chunked = CHUNKED in framing
+        fields = replies.passed_fields(exchange, end_to_end(head.fields), framing)
         return replies.raw(head.status, head.reason, fields)
-
-    def _framing(self, head: BotHead) -> list[Field]:
-        """The framing fields of the answer, and `_chunked` (RFC 9112 section 6)."""
-        length, body = head.value(b"content-length"), self._talk.body
-        if length is not None and head.status != 204:  # RFC 9110 section 8.6
-            return [(b"content-length", b"%d" % int(length))]
-        if isinstance(body, LengthBody):
-            return []  # there is none, whatever it might have been
-        if self._exchange.head.version == b"1.0":
-            return []  # until the connection ends
-        self._chunked = True
-        trailers = [field for field in head.fields if field[0] == b"trailer"]
-        return [(b"transfer-encoding", b"chunked"), *trailers]
-
-
-def framed_request(body: LengthBody | ChunkedBody, piece: bytes) -> bytes:
-    """A piece of a request's body in the framing in which it goes to the bot.
-
-    Args:
-        body: where the piece has just been taken from.
-    """
-    if isinstance(body, LengthBody):
-        return piece
-    framed = chunk(piece) if piece else b""
-    return framed + last_chunk(in_trailers(body.trailers)) if body.whole else framed

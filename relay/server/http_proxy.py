@@ -10,10 +10,10 @@ import trio
 
 from relay.errors import Refusal, StoreError
 from relay.policy.sessions import Session, SessionState
-from relay.protocol.bot_http import BotTalk, request_head
+from relay.protocol.bot_http import BotTalk, framed_request, request_head
 from relay.protocol.forwarding import hops_left
 from relay.server import replies
-from relay.server.bot_exchange import MAX_AHEAD, PROMPT, BotExchange, framed_request
+from relay.server.bot_exchange import MAX_AHEAD, PROMPT, BotExchange
 from relay.server.bot_pool import BotLink, open_link
 from relay.server.exchange import Exchange
 from relay.server.session_lookup import SessionLookup

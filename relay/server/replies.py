@@ -108,7 +108,7 @@ def _add_cors(result: list[Field], exchange: Exchange) -> None:
     named = {name.lower() for name, _ in result}
     # Vary is a list: what the bot's answer varies by stands beside what ours does.
     named.discard(b"vary")
-    result.extend(field for field in cors(exchange) if field[0] not in named)
+    result += [field for field in cors(exchange) if field[0] not in named]
 
 
 def cors(exchange: Exchange) -> Fields:
@@ -144,5 +144,4 @@ def _allowed(exchange: Exchange) -> bytes | None:
 
 def raw(status: int, phrase: bytes, fields: Fields) -> bytes:
     """The head of an answer, from validated values (RFC 9112 section 4)."""
-    lines = b"".join([b"%s: %s\r\n" % field for field in fields])
-    return b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, phrase, lines)
+    return b"\r\n".join((b"HTTP/1.1 %d %s" % (status, phrase), *map(b": ".join, fields), b"", b""))

@@ -181,6 +181,10 @@ class CountingPattern:
         self.looked += max(0, stop - start)
         return self.pattern.search(data, start, stop)
 
+    def fullmatch(self, data: bytearray, start: int, stop: int) -> re.Match[bytes] | None:
+        self.looked += max(0, stop - start)
+        return self.pattern.fullmatch(data, start, stop)
+
 
 @pytest.mark.parametrize("line", [100, 12_000])
 def test_a_head_sent_byte_by_byte_is_looked_at_once(
@@ -188,13 +192,15 @@ def test_a_head_sent_byte_by_byte_is_looked_at_once(
 ) -> None:
     """A search sees each byte a few times, not once for every byte that follows it."""
     head = target_line(line) + b"\r\n" + HOST + b"X: " + b"v" * 12_000 + b"\r\n\r\n"
-    pattern = CountingPattern(http1.FAULT)
-    monkeypatch.setattr(http1, "FAULT", pattern)
+    patterns = {name: CountingPattern(getattr(http1, name)) for name in ("FAULTLESS", "FAULT")}
+    for name, pattern in patterns.items():
+        monkeypatch.setattr(http1, name, pattern)
     buffer = HeadBuffer(HeadLimits(20_000, 40_000, 10))
     buffer._data = data = Counting()
     for byte in one_by_one(head)[:-1]:
         buffer.feed(byte)
         assert buffer.next_head() is None
-    # Two searches of find and one of the pattern, four bytes each time.
+    # Two searches of find and one of each pattern, four bytes each time.
     assert 0 < data.looked <= 2 * 4 * len(head)
-    assert 0 < pattern.looked <= 4 * len(head)
+    for pattern in patterns.values():
+        assert 0 < pattern.looked <= 4 * len(head)
