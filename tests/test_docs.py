@@ -142,7 +142,8 @@ def test_session_states_and_moves() -> None:
 def test_routes(name: str) -> None:
     def shown(pattern: Pattern) -> tuple[str, str]:
         methods = b", ".join(pattern.methods).decode() or "GET"
-        return methods, "/" + "/".join(pattern.segments)
+        rest = ("{path...}",) if pattern.takes_rest else ()
+        return methods, "/" + "/".join(pattern.segments + rest)
 
     known = {shown(pattern) for pattern in (*PUBLIC, *ADMIN)}
     documented = {(row["method"], named(row["path"])) for row in rows(name, "method", "path")}
