@@ -8,8 +8,8 @@ as cut off.
 Theory of operation
    Most requests are whole when they come, and most answers are there in a moment. Such
    an exchange is one task that does what can be done at once, gives others a turn, and
-   waits for `PROMPT` seconds at most. One that takes longer, or whose body is still coming,
-   gets a second task, which passes the request on and then watches the client.
+   waits for `PROMPT` seconds at most. One that takes longer, or whose body still comes, gets
+   a second task, which passes the request on and then watches the client.
 """
 
 from __future__ import annotations
@@ -132,13 +132,12 @@ class BotExchange:
         """Send, and pass on what is here of the answer, as far as nothing has to wait."""
         if self._unsent:
             self._send_now()
-        if self._unsent or self._held or self._fault:
-            return
-        data = self._bot.read_now(FIRST_SIZE)
-        if data is not None:
+        ready = not (self._unsent or self._held or self._fault)
+        if ready and (data := self._bot.read_now(FIRST_SIZE)) is not None:
             self._receive(data)
             self._take_events()
-            self._flush_now()
+            if self._held:
+                self._flush_now()
 
     async def _take_time(self, traffic: Traffic, session_id: str) -> None:
         """The same with both ways at a time, until one of all the ends comes."""
