@@ -18,7 +18,7 @@ from pathlib import Path
 from relay.pump.process import PumpProcess
 
 # The kernel's fair scheduler lets those go first whose turns are short (EEVDF, Linux 6.12 on;
-# older kernels ignore it). A turn of the pump is some 20 us, and with the default of 2.8 ms a
+# older kernels ignore it). A message costs the pump some 20 us, and with the default slice a
 # call waits behind whoever is busy: 50 calls beside four connections that ask without pause,
 # on two cores, went from a p90 of 2.6 ms to 2.0 and a median of 246 us to 224 (14 interleaved
 # rounds, machine busy otherwise); 64 KiB messages lost nothing. The kernel takes no shorter one.
