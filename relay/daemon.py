@@ -24,6 +24,7 @@ import trio
 
 from relay import __version__
 from relay.config import Bind, Config, derive_public_url, effective
+from relay.endings import END_MARGIN, Ending, end_calls, end_pumps, wait_end
 from relay.errors import ConfigError, RelayError, StoreError
 from relay.instances.files import BotFiles
 from relay.instances.fixed import FixedInstances
@@ -64,9 +65,6 @@ MAX_ADMIN_CONNECTIONS = 32
 STOP_POLL = 1.0
 # Reservations that nobody claimed are ended, and old rows forgotten, so often.
 SWEEP = 5.0
-# After the last Close frames: closing handshakes (`close_timeout`) and their reports.
-END_MARGIN = 2.0
-END_POLL = 0.05
 
 PUBLIC_ROUTES = Routes(
     PUBLIC,
@@ -131,8 +129,7 @@ class Daemon:
         self._on_ready = on_ready or self._print_ready
         self._homes = RuntimeDirectories()
         self._place = str(config.runtime_dir.resolve())
-        self._ending = trio.Event()
-        self._hurry = trio.Event()
+        self._ending = Ending()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -191,10 +188,11 @@ class Daemon:
                     self._on_ready(public_url, _url_of(admin[0]))
                     self._supervisor.tell("READY=1", f"STATUS=listens on {public_url}")
                     background.start_soon(self._supervisor.keep_alive)
-                    await self._wait_end(front, pool, listener)
+                    await wait_end(self._ending, front, pool, listener)
                     connections.cancel_scope.cancel()
-                await self._end_calls(front, processes)
-                await pool.end(self._hurry)
+                await end_calls(front)
+                await end_pumps(front, processes, self._log)
+                await pool.end(self._ending.hurry)
                 # Instances that rest after their last call are given back, unless that
                 # takes long; then the next start does it.
                 settling.cancel_scope.deadline = trio.current_time() + END_MARGIN
@@ -260,39 +258,13 @@ class Daemon:
         )
         return Instances(fixed, launched)
 
-    # The end.
-
     async def _obey(self, signals: AsyncIterator[int]) -> None:
         async for signum in signals:
-            if signum == signal.SIGINT or self._ending.is_set():
-                self._hurry.set()
+            if signum == signal.SIGINT or self._ending.begun.is_set():
+                self._ending.hurry.set()
             self._log.event("ending", signal=signal.Signals(signum).name)
             self._supervisor.tell("STOPPING=1")
-            self._ending.set()
-
-    async def _wait_end(self, front: Front, pool: Instances, listener: Listener) -> None:
-        """Return when no call is left to wait for, or nobody wants to wait."""
-        await self._ending.wait()
-        front.draining = True
-        pool.drain()
-        listener.end_idle()
-        with trio.move_on_after(self._config.limits.drain_timeout):
-            # What was under way goes on to its answer, and a caller who was let in to a call.
-            while listener.finishing() or front.calls.any():
-                with trio.move_on_after(END_POLL):
-                    await self._hurry.wait()
-                    return
-
-    async def _end_calls(self, front: Front, processes: PumpProcesses) -> None:
-        await front.calls.end_all()
-        with trio.move_on_after(self._config.limits.close_timeout + END_MARGIN):
-            while front.calls.any():
-                await trio.sleep(END_POLL)
-        await front.pumps.quit()
-        if not await front.pumps.wait_gone():
-            self._log.warning("pump_stuck")
-        await processes.end()
-        await front.pumps.wait_gone()  # those that were killed have calls to record
+            self._ending.begun.set()
 
     # In the background.
 

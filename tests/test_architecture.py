@@ -23,6 +23,7 @@ PARTS = {
     "relay.config": "config",
     "relay.daemon": "daemon",
     "relay.demo": "demo",
+    "relay.endings": "daemon",
     "relay.errors": "errors",
     "relay.instances": "instances",
     "relay.ops": "ops",
