@@ -48,7 +48,8 @@ class Database:
     """
 
     def __init__(self, path: Path, busy_timeout: float = BUSY_TIMEOUT) -> None:
-        self.connection = connect(path, busy_timeout=0.0)
+        self.connection = connect(path, busy_timeout)  # opening it may wait
+        self.connection.execute("PRAGMA busy_timeout = 0")
         self.connection.execute("PRAGMA wal_autocheckpoint = 0")
         self._patient = connect(path, busy_timeout)
         self._busy_timeout = busy_timeout

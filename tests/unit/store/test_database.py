@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,19 @@ async def test_a_transaction_waits_for_another_processs_write(
         assert count(database) == 0
         other.execute("COMMIT")
     assert count(database) == 4
+
+
+def test_opening_waits_for_another_processs_write(
+    database: Database, other: sqlite3.Connection, path: Path
+) -> None:
+    """Who writes all the time keeps nobody out."""
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor() as pool:
+        opening = pool.submit(Database, path, BUSY_TIMEOUT)
+        with pytest.raises(TimeoutError):
+            opening.result(0.1)
+        other.execute("COMMIT")
+        opening.result().close()
 
 
 async def test_one_that_waits_in_vain_fails_and_so_do_those_behind_it(
