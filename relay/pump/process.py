@@ -42,6 +42,9 @@ MAX_LOOK = 1000
 # Messages taken from the control process in one turn, so that a burst of new calls
 # cannot hold up those that run.
 MAX_COMMANDS = 16
+# So many times as much is heard of a control process that is being replaced: more than
+# fits into its channel.
+LAST_WORDS = 64
 # Descriptors that are not for tunnels: the channel and its listener, the poller, what comes
 # with messages before it is known whether there is room, and what the interpreter has open.
 OTHER_DESCRIPTORS = 64
@@ -188,6 +191,10 @@ class PumpProcess:
         except OSError:
             return
         control.setblocking(False)
+        # What the former one has sent counts, whichever of the two is heard first.
+        for _ in range(LAST_WORDS):
+            if not self._hear():
+                break
         self._hang_up()
         self._control = control
         self._wants_write = False
@@ -203,24 +210,29 @@ class PumpProcess:
             self._alone_since = time.monotonic()
 
     def _receive(self) -> None:
+        self._hear()
+
+    def _hear(self) -> bool:
+        """Obey what has come; whether there may be more."""
         control = self._control
         if control is None:
-            return
+            return False
         if self._wants_write:
             self._send()
         for _ in range(MAX_COMMANDS):
             try:
                 payload, fds = channel.receive(control)
             except BlockingIOError:
-                return
+                return False
             except OSError:
                 payload, fds = b"", []
             if not payload:
                 self._hang_up()
-                return
+                return False
             self._obey(payload, fds)
             if self._control is not control:
-                return
+                return False
+        return True
 
     def _obey(self, payload: bytes, fds: list[int]) -> None:
         try:

@@ -178,3 +178,23 @@ def test_a_pump_takes_as_many_calls_as_it_has_descriptors_for(node: Node) -> Non
 def test_a_runtime_directory_that_is_none_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"server\.runtime_dir"):
         trio.run(PumpProcesses(tmp_path / "missing").connect, 0)
+
+
+def test_what_the_former_control_process_has_said_counts(node: Node) -> None:
+    """Also when the next one is there before it was heard."""
+    former = node.connect()
+    pid = node.pid()
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: state_of(pid) == "T", "the pump is stopped")
+    call = node.offer(former, "one")
+    following = node.connect()
+    channel.send(following, Ask())
+    os.kill(pid, signal.SIGCONT)
+    live = hear(following)
+    assert isinstance(live, Live)
+    assert live.tunnel == call.name
+    works(call)
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
