@@ -288,7 +288,7 @@ _to_pump = msgspec.msgpack.Decoder(ToPump)
 _to_control = msgspec.msgpack.Decoder(ToControl)
 
 
-def send(sock: socket.socket, message: ToPump | ToControl, fds: tuple[int, ...] = ()) -> None:
+def send(sock: socket.socket, message: msgspec.Struct, fds: tuple[int, ...] = ()) -> None:
     """Send one message whole, without waiting.
 
     Raises:

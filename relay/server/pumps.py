@@ -10,6 +10,7 @@ from __future__ import annotations
 
 __all__ = ["PumpSource", "Pumps"]
 
+import itertools
 import socket
 from collections.abc import Iterable
 from typing import Literal, Protocol
@@ -62,7 +63,8 @@ class Pumps:
     """
 
     def __init__(self, count: int, source: PumpSource, keeper: SessionKeeper, log: Log) -> None:
-        self._count = count
+        # Those that take calls; others that live finish what they have.
+        self._wanted = set(range(count))
         self._source = source
         self._keeper = keeper
         self._log = log
@@ -71,6 +73,7 @@ class Pumps:
         self._orphans: dict[int, Tunnels] = {}
         self._starting: set[int] = set()
         self._keepers = 0
+        self._handing = 0
         self._quitting = trio.Event()
         self._questions: trio.Nursery
 
@@ -83,7 +86,7 @@ class Pumps:
         async with trio.open_nursery() as nursery:
             self._questions = nursery
             await self._record_spooled()
-            self._starting = set(range(self._count)) | self._source.living()
+            self._starting = self._wanted | self._source.living()
             for index in sorted(self._starting):
                 nursery.start_soon(self._keep, index)
             with trio.move_on_after(ASK_TIMEOUT):
@@ -129,7 +132,19 @@ class Pumps:
         """The same for a request that has been sent to a bot, and its one descriptor."""
         await self._hand_over(message, (bot,))
 
+    async def wait_handed_over(self) -> None:
+        """Return when no call is on its way to a pump; the caller sees to it that none follows."""
+        while self._handing:
+            await trio.sleep(POLL)
+
     async def _hand_over(self, message: Adopt | Hold, fds: tuple[int, ...]) -> None:
+        self._handing += 1
+        try:
+            await self._give(message, fds)
+        finally:
+            self._handing -= 1
+
+    async def _give(self, message: Adopt | Hold, fds: tuple[int, ...]) -> None:
         causes = set()
         for link in sorted(self._takers(), key=lambda each: len(each.tunnels)):
             cause = "pump_full"
@@ -183,12 +198,11 @@ class Pumps:
         return [(link.index, state, await link.look(most)) for link, state in states]
 
     def _takers(self) -> list[Link]:
-        """Pumps beyond the wanted number only finish what they have."""
         links = self._links.values()
         return [
             link
             for link in links
-            if link.ready.is_set() and link.understands and link.index < self._count
+            if link.ready.is_set() and link.understands and link.index in self._wanted
         ]
 
     async def _tell_all(self, message: channel.ToPump) -> None:
@@ -203,7 +217,7 @@ class Pumps:
         self._keepers += 1
         try:
             while not self._quitting.is_set() and (
-                index < self._count or index in self._source.living()
+                index in self._wanted or index in self._source.living()
             ):
                 lasted = await self._live(index)
                 wait = RESTART_WAIT if lasted > LIVED else min(wait * 2, RESTART_WAIT_MOST)
@@ -239,7 +253,7 @@ class Pumps:
             trio.lowlevel.notify_closing(sock)
             sock.close()
         self._orphans[index] = link.tunnels | link.orphans
-        if not self._quitting.is_set() and index < self._count:
+        if not self._quitting.is_set() and index in self._wanted:
             sessions = len(sessions_of(self._orphans[index]))
             self._log.warning("pump_died", pump=index, sessions=sessions)
         return trio.current_time() - link.since
@@ -304,10 +318,21 @@ class Pumps:
         link.understands = ready.version == channel.VERSION
         if not link.understands:
             self._log.warning("pump_version", pump=link.index, version=ready.version)
-        if self._quitting.is_set() or link.index >= self._count or not link.understands:
+            self._replace(link.index)
+        if self._quitting.is_set() or link.index not in self._wanted:
             await link.send(channel.Quit())
         link.ready.set()
         self._starting.discard(link.index)
+
+    def _replace(self, index: int) -> None:
+        """Have another pump take calls beside one that can't be given any."""
+        if index not in self._wanted or self._quitting.is_set():
+            return
+        known = self._wanted | self._links.keys() | self._source.living()
+        other = next(each for each in itertools.count() if each not in known)
+        self._wanted ^= {index, other}
+        self._starting.add(other)
+        self._questions.start_soon(self._keep, other)
 
     async def _bury(self, tunnels: Tunnels) -> None:
         for tunnel, session_id in tunnels.items():
