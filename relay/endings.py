@@ -32,9 +32,7 @@ class Ending:
     hurry: trio.Event = field(default_factory=trio.Event)
 
 
-async def wait_end(
-    ending: Ending, front: Front, pool: Instances, listener: Listener
-) -> None:
+async def wait_end(ending: Ending, front: Front, pool: Instances, listener: Listener) -> None:
     """Return when the end has begun and no call is left to wait for, or nobody wants to wait."""
     await ending.begun.wait()
     front.draining = True

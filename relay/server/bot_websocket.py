@@ -137,13 +137,17 @@ class BotWebSocket(ABC):
         front, client = exchange.front, exchange.stream
         assert bot is not None
         assert isinstance(client, trio.SocketStream)
-        if self._agent.relay == "frames":
+        if front.successor is None and self._agent.relay == "frames":
             # Taken out of the stream, which is closed with its connection's task.
             taken = trio.socket.socket(fileno=client.socket.detach())
             front.calls.frames.adopt(message, trio.SocketStream(taken), bot.stream)
         else:
             fds = client.socket.fileno(), bot.stream.socket.fileno()
-            await front.pumps.adopt(message, *fds)
+            if front.successor is not None:
+                frames = self._agent.relay == "frames"
+                await front.successor.adopt(message, *fds, frames=frames)
+            else:
+                await front.pumps.adopt(message, *fds)
             client.socket.close()
             bot.stream.socket.close()
         exchange.status = 101

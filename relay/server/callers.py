@@ -23,6 +23,8 @@ class Caller:
         cold: that was started since.
         instance: leased to it.
         missed: leased to it too, but no bot could be reached there.
+        stopped, moving: why its scope was cancelled: its session is to end, or it goes to
+            the next process.
     """
 
     session: Session
@@ -34,7 +36,13 @@ class Caller:
     instance: str | None = None
     missed: str | None = None
     stopped: bool = False
+    moving: bool = False
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    def move(self) -> None:
+        """Have it begin anew at the next process."""
+        self.moving = True
+        self.scope.cancel()
 
 
 def token_used() -> Refusal:

@@ -33,8 +33,11 @@ from relay.protocol.target import parse_target
 from relay.server import replies
 from relay.server.exchange import Exchange, Front, Phase
 from relay.server.guard import Guard
+from relay.server.handing import Moved, restarting
 from relay.server.leg import Leg
 from relay.server.peers import is_among
+from relay.server.start import is_preflight
+from relay.server.succession import Role
 
 # After an answer that ends the connection, what the client still sends is read and
 # dropped for so long and so much, so that a reset does not destroy the answer.
@@ -63,14 +66,20 @@ class Handler(Protocol):
 
 
 class Routes:
-    """A table of paths, what makes the handler of each route, and the one for preflights if any."""
+    """A table of paths, what makes the handler of each route, and the one for preflights if any.
+
+    Args:
+        role: of the listeners that it is for.
+    """
 
     def __init__(
         self,
+        role: Role,
         table: tuple[Pattern, ...],
         handlers: Mapping[Route, Callable[[Exchange], Handler]],
         preflight: type[Handler] | None = None,
     ) -> None:
+        self.role = role
         self.table = table
         self.handlers = handlers
         self.preflight = preflight
@@ -112,21 +121,57 @@ class Connection:
         # Around everything: its deadline is that of a wait for the next request, else none.
         self._scope = trio.CancelScope()
         self._idle = False
+        self._reading = False  # a head, or a wait for one
+        self._moving = False
+        self._head = b""  # of the request that has no answer yet
+        self.session_given: str | None = None  # see `Exchange`
 
     async def serve(self) -> None:
         """Exchanges until the connection ends; never raises for what a client does."""
         taken = False
         try:
-            with self._scope:
-                again = True
-                while again:
-                    exchange = self._exchange()
-                    again = await self._serve_one(exchange)
-                    taken = exchange.taken
+            try:
+                with self._scope:
+                    taken = await self._serve_all()
+                if self._moving:
+                    raise Moved()
+            except Moved as moved:
+                taken = await self._hand_over(moved)
+                if not taken and self._head:
+                    await self.refuse_accept(restarting())
         finally:
             if not taken:
                 with trio.CancelScope(shield=True):
                     await trio.aclose_forcefully(self._stream)
+
+    async def _serve_all(self) -> bool:
+        """One exchange after the other; whether a handler has taken the stream."""
+        while True:
+            self._head = b""
+            if self._front.successor is not None:
+                raise Moved()
+            exchange = self._exchange()
+            if not await self._serve_one(exchange):
+                return exchange.taken
+
+    def move(self) -> None:
+        """Let the next process read on if nothing of a request has been begun."""
+        if self._reading:
+            self._moving = True
+            self._scope.cancel()
+
+    async def _hand_over(self, moved: Moved) -> bool:
+        """Give the connection with its unanswered request to the next process."""
+        successor = self._front.successor
+        if successor is None:
+            return False
+        data = self._head + moved.body + self._heads.take()
+        sock, role = self._stream.socket, self._routes.role
+        given = moved.session or self.session_given
+        taken = await successor.client(role, sock.fileno(), self._peer, data, given)
+        if taken:
+            sock.close()
+        return taken
 
     def end_idle(self) -> None:
         """End it now if it only waits for a next request."""
@@ -153,6 +198,7 @@ class Connection:
         exchange = Exchange(self._front, self._stream, self._client, self._heads, self._peer)
         exchange.trusted = self._trusted
         exchange.guard = self._guard
+        exchange.session_given, self.session_given = self.session_given, None
         return exchange
 
     async def _serve_one(self, exchange: Exchange) -> bool:
@@ -170,6 +216,8 @@ class Connection:
             await handler.resolve()
             exchange.enter(Phase.RELAY)
             await handler.relay()
+        except Moved:
+            raise
         except Refusal as refusal:
             if self._guard is not None:
                 self._guard.refused(exchange, refusal)
@@ -183,9 +231,14 @@ class Connection:
         return await self._close(exchange)
 
     async def _parse(self, exchange: Exchange) -> bool:
+        self._reading = True
         head = await self._wait_head(exchange)
+        self._reading = False
         if head is None:
             return False
+        self._head = head
+        if self._moving:
+            raise Moved()  # what came in that moment is begun there
         request = exchange.request = parse_request(head)
         exchange.body = request_body(request)
         # RFC 9112 section 9.3.
@@ -231,12 +284,13 @@ class Connection:
     def _route(self, exchange: Exchange) -> Handler:
         exchange.enter(Phase.ROUTE)
         request = exchange.head
-        if self._routes.preflight is not None and _is_preflight(exchange):
+        if self._routes.preflight is not None and is_preflight(exchange):
             return self._routes.preflight(exchange)
         exchange.match = routes.match(self._routes.table, request.method, exchange.url)
         return self._routes.handlers[exchange.match.route](exchange)
 
     async def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        self._reading = False
         exchange.cause = refusal.cause
         if exchange.taken or exchange.status is not None:
             exchange.keep_alive = False  # an answer is out already: ending is all that is left
@@ -281,18 +335,6 @@ class Connection:
                     seen += len(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
-
-
-def _is_preflight(exchange: Exchange) -> bool:
-    """A browser's question before a cross-origin request; it never carries credentials."""
-    request = exchange.head
-    return (
-        request.method == b"OPTIONS"
-        and exchange.url.segments[:1] == ("v1",)
-        and request.value(b"origin") is not None
-        and request.value(b"access-control-request-method") is not None
-        and request.value(b"authorization") is None
-    )
 
 
 def _store_failed() -> Refusal:

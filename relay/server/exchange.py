@@ -7,7 +7,7 @@ __all__ = ["Exchange", "Front", "Phase", "fresh_id"]
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from relay.server.bot_pool import BotPool
     from relay.server.calls import Calls
     from relay.server.guard import Guard
+    from relay.server.handing import Successor
     from relay.server.pumps import Pumps
     from relay.server.sessions import SessionKeeper
     from relay.server.traffic import Traffic
@@ -62,6 +63,12 @@ class Phase(StrEnum):
 PHASE_FIELDS = {phase: f"{phase.value}_ms" for phase in Phase}
 
 
+def _set() -> trio.Event:
+    event = trio.Event()
+    event.set()
+    return event
+
+
 @dataclass(slots=True)
 class Front:
     """What every exchange may use: the wired parts of the daemon.
@@ -69,9 +76,11 @@ class Front:
     Attributes:
         now: unix seconds. clock: monotonic seconds. new_id: a fresh UUID as text.
         background: for what goes on when its exchange is over.
-        draining: no new sessions are taken. sockets: names of the listeners' addresses.
+        draining: no new sessions are taken. alone: the process before this one is gone.
+        successor: the next process, once it is the node.
         held: requests of the Session API that wait for their session, by agent.
         figures: what has been counted so far. describe: the configuration in force.
+        upgrade: has another process take this one's place.
         console: content type and bytes of the console's files, by name.
         name: of this node. version: of the daemon. started_at: unix seconds.
         trusted: networks of peers whose account of a request's way is believed.
@@ -93,6 +102,7 @@ class Front:
     new_id: Callable[[], str]
     figures: Figures
     describe: Callable[[], str]
+    upgrade: Callable[[], Awaitable[dict[str, object]]]
     console: Mapping[str, tuple[bytes, bytes]]
     name: str
     version: str
@@ -100,6 +110,8 @@ class Front:
     admin_token: str | None = None
     trusted: Networks = ()
     draining: bool = False
+    alone: trio.Event = field(default_factory=_set)
+    successor: Successor | None = None
     held: Counter[str] = field(default_factory=Counter)
 
 
@@ -113,6 +125,7 @@ class Exchange:
         body: the request's body, as far as it has been taken; see `take_body`.
         trusted: the peer's own account of the request's way is believed.
         guard: what its caller may ask for; None where nothing is limited.
+        session_given: the session that it had in the process before this one, without a token.
         torn: the answer broke off where its framing does not show it: the connection is reset.
     """
 
@@ -139,6 +152,7 @@ class Exchange:
     taken: bool = False
     client_left: bool = False
     torn: bool = False
+    session_given: str | None = None
     phase_times: dict[Phase, float] = field(default_factory=dict)
     _entered: float = 0.0
 

@@ -16,6 +16,7 @@ from relay.server import replies
 from relay.server.bot_exchange import MAX_AHEAD, PROMPT, BotExchange
 from relay.server.bot_pool import BotLink, open_link
 from relay.server.exchange import Exchange
+from relay.server.handing import Moved
 from relay.server.session_lookup import SessionLookup
 
 # RFC 9110 section 9.2.2: asked twice they do what asked once they do.
@@ -33,6 +34,7 @@ class SessionRequest:
         self._exchange = exchange
         self._session_id: str | None = None  # counted among those under way
         self._bot: BotLink | None = None
+        self._received = b""  # the part of the body that is in `_body`, as it came
         self._body = b""
 
     async def authenticate(self) -> None:
@@ -51,7 +53,9 @@ class SessionRequest:
                 await self._while_connected(self._wait_turn)
             if not exchange.client_left:
                 await self._reach()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Moved):
+                error.body = self._received
             self._leave_bot()
             raise
         if exchange.client_left:
@@ -63,7 +67,9 @@ class SessionRequest:
         exchange, body = self._exchange, self._exchange.body
         assert body is not None, "only after the parse phase"
         if not body.whole:
-            self._body += framed_request(body, exchange.take_body(exchange.heads.take()))
+            data = exchange.heads.take()
+            self._body += framed_request(body, exchange.take_body(data))
+            self._received += data[: len(data) - len(exchange.heads)]
         if body.faulty:
             raise Refusal(400, "the request body is malformed", cause="bad_body", close=True)
 

@@ -33,6 +33,8 @@ async def start_over_http(
 
     Never raises: what goes wrong is logged and ends the session.
     """
+    if await _leave(front, session, request):
+        return
     try:
         caller = await front.sessions.admit(
             agent, session.id, None, session.expires, session.transport
@@ -61,6 +63,16 @@ async def start_over_http(
             bot.stream.socket.close()  # the pump has its own, or nobody needs it
         if front.sessions.is_waiting(caller):
             await front.sessions.give_back(caller, SessionEnd(cause))
+    if caller.moving and not caller.stopped:
+        await _leave(front, session, request)
+
+
+async def _leave(front: Front, session: Session, request: StartRequest) -> bool:
+    """Leave the start to the next process, if there is one."""
+    if front.successor is None:
+        return False
+    await front.successor.begin(session, request)
+    return True
 
 
 async def _reach(front: Front, caller: Caller) -> tuple[BotConnection, Address]:
@@ -75,12 +87,14 @@ async def _reach(front: Front, caller: Caller) -> tuple[BotConnection, Address]:
 
 
 async def _hand_over(front: Front, caller: Caller, bot: BotConnection) -> None:
-    front.pumps.require()
+    if front.successor is None:
+        front.pumps.require()
     await front.sessions.activate(caller)
     session_id = caller.session.id
     limit = caller.agent.max_session_duration + LIMIT_MARGIN
     try:
-        await front.pumps.hold(Hold(session_id, session_id, limit), bot.stream.socket.fileno())
+        relays = front.successor or front.pumps
+        await relays.hold(Hold(session_id, session_id, limit), bot.stream.socket.fileno())
     except RelayError:
         await front.sessions.end(session_id, SessionEnd("pump_died"))
         raise

@@ -19,6 +19,7 @@ from relay.server.connection import Connection, Routes
 from relay.server.exchange import Front
 from relay.server.guard import Guard
 from relay.server.peers import Networks, is_among, peer_of, read_proxy_header
+from relay.server.succession import Client
 
 # Connections that the kernel completes while the daemon is busy; a burst of callers
 # after a network's hiccup fits. The kernel caps it at net.core.somaxconn.
@@ -58,11 +59,33 @@ class Listener:
         self._open = 0
         self._refusing = 0
         self._connections: set[Connection] = set()
+        self._accepting = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
         self._finishing: set[Connection] = set()
 
     async def serve(self) -> None:
-        """Accept until cancelled; connections are cancelled with it."""
-        await trio.serve_listeners(self._serve_one, list(self.listeners))
+        """Accept until cancelled, connections with it, or until all are handed over."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            with self._accepting:
+                await trio.serve_listeners(
+                    self._serve_one, list(self.listeners), handler_nursery=nursery
+                )
+
+    def hand_over(self) -> None:
+        """Accept no more: the next process does. What has no answer yet goes there."""
+        self._accepting.cancel()
+        for connection in self._connections:
+            connection.move()
+
+    def take(self, stream: trio.SocketStream, client: Client) -> None:
+        """Serve a connection that the process before this one had."""
+        assert self._nursery is not None, "only while it serves"
+        self._nursery.start_soon(self._serve_as, stream, client.peer, client.data, client)
+
+    def is_busy(self) -> bool:
+        """Whether there is a connection."""
+        return self._open + self._refusing > 0
 
     def end_idle(self) -> None:
         """End connections that only wait for a next request; see `finishing` for the others."""
@@ -79,14 +102,19 @@ class Listener:
         if self._open + self._kept() >= self._most:
             await self._refuse(stream, peer, _too_many())
             return
+        await self._serve_as(stream, peer, early, None)
+
+    async def _serve_as(
+        self, stream: trio.SocketStream, peer: str, early: bytes, before: Client | None
+    ) -> None:
         refused: Refusal | None = None
         self._open += 1
         try:
-            if is_among(peer, self._announcers):
+            if before is None and is_among(peer, self._announcers):
                 seconds = self._front.limits.head_timeout
                 peer, early = await read_proxy_header(stream, peer, seconds)
             with self._guard.connected(peer) if self._guard else contextlib.nullcontext():
-                await self._serve_peer(stream, peer, early)
+                await self._serve_peer(stream, peer, early, before)
         except Refusal as refusal:
             refused = refusal
         except ProxyHeaderError as error:
@@ -106,8 +134,12 @@ class Listener:
         finally:
             self._refusing -= 1
 
-    async def _serve_peer(self, stream: trio.SocketStream, peer: str, early: bytes) -> None:
+    async def _serve_peer(
+        self, stream: trio.SocketStream, peer: str, early: bytes, before: Client | None
+    ) -> None:
         connection = Connection(stream, peer, self._front, self._routes, early, self._guard)
+        if before is not None:
+            connection.session_given = before.session
         self._connections.add(connection)
         try:
             await connection.serve()

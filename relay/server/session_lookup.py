@@ -16,6 +16,7 @@ from relay.protocol.forwarding import TRACE_BYTES, Hop
 from relay.protocol.headers import Field, for_bot
 from relay.protocol.target import RESERVED_PATHS, canonical_path
 from relay.server.exchange import Exchange
+from relay.server.handing import Moved
 from relay.server.peers import peer_address
 from relay.server.start import no_session, public_agent
 
@@ -120,6 +121,8 @@ class SessionLookup:
             with trio.move_on_after(agent.attach_timeout):
                 while True:
                     await trio.sleep(SESSION_POLL)
+                    if front.successor is not None:
+                        raise Moved()
                     session = await self.find()
                     if session.state is SessionState.ACTIVE:
                         return session

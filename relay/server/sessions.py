@@ -10,9 +10,8 @@ __all__ = ["SessionKeeper"]
 
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import TypeVar
 
 import msgspec
 import trio
@@ -27,17 +26,15 @@ from relay.policy.tokens import TOKEN_TTL
 from relay.pump.channel import Finished
 from relay.server.callers import Caller, session_over, token_used
 from relay.server.ends import end_of, is_deaf
+from relay.server.handing import Moved, Successor
 from relay.server.placement import Placement
+from relay.server.settling import Settling, insist
 from relay.server.side_tunnels import SideTunnels, is_side
 from relay.server.traffic import Traffic
-
-T = TypeVar("T")
 
 # A token's claim outlasts the longest attach by this, so that it never lapses under
 # a caller who is being served.
 CLAIM_MARGIN = 10.0
-# How often a store that failed is asked again to record something that must not be lost.
-RETRY_STORE = 1.0
 
 
 class SessionKeeper:
@@ -48,6 +45,8 @@ class SessionKeeper:
 
     Attributes:
         sides: further WebSockets of sessions, which end with them.
+        settling: instances that are free in a moment.
+        elsewhere: sessions that an earlier control process still holds.
     """
 
     def __init__(
@@ -72,7 +71,10 @@ class SessionKeeper:
         self._callers: dict[str, Caller] = {}
         self._waiting: Counter[str] = Counter()
         self._placement = Placement(catalog, store, pool, now)
+        self._successor: Successor | None = None
         self.sides = SideTunnels(limits.max_side_tunnels, log)
+        self.settling = Settling(store, pool, self.sides, log, nursery)
+        self.elsewhere: Collection[str] = ()
 
     async def reserve(self, agent: Agent, session_id: str, transport: str) -> Session:
         """A reserved session for /start.
@@ -127,6 +129,8 @@ class SessionKeeper:
             Refusal: 403 for a token that was used, or whose session is over; 429 when
                 too many callers wait already.
         """
+        if self._successor is not None:
+            raise Moved(None if nonce is not None else session_id)
         here = self._callers.get(session_id)
         if here is not None:  # its claim may have lapsed, it may not be called dead
             raise token_used() if here.nonce == nonce else session_over()
@@ -155,6 +159,9 @@ class SessionKeeper:
 
     async def place(self, caller: Caller) -> str:
         """Wait, first come first served, for an instance and lease it; see `Placement`."""
+        if self._successor is not None:
+            caller.move()
+            await trio.lowlevel.checkpoint()
         return await self._placement.place(caller)
 
     async def activate(self, caller: Caller) -> None:
@@ -187,15 +194,17 @@ class SessionKeeper:
             except StoreError as error:
                 # The caller gets its answer now; the store is told when it is back.
                 self._log.failure("store", error)
-                self._nursery.start_soon(self._insist, partial(self._hand_back, caller, end))
+                self._nursery.start_soon(insist, partial(self._hand_back, caller, end), self._log)
         for instance in (caller.instance, caller.missed):
             if instance is not None:
-                self._nursery.start_soon(self._settle, caller.agent, instance, caller.session.id)
+                self.settling.begin(caller.agent, instance, caller.session.id)
         caller.instance = caller.missed = None
 
     async def _hand_back(self, caller: Caller, end: SessionEnd) -> None:
         session_id = caller.session.id
-        if caller.stopped or caller.nonce is None:
+        if caller.moving and not caller.stopped:
+            await self._store.give_back(session_id, caller.nonce or "", self._now())
+        elif caller.stopped or caller.nonce is None:
             await self._record_end(session_id, SessionEnd("stopped") if caller.stopped else end)
         elif session_id not in self._callers:  # unless its claim has lapsed and it is here again
             await self._store.give_back(session_id, caller.nonce, self._now(), end.cause)
@@ -243,12 +252,12 @@ class SessionKeeper:
 
     async def end(self, session_id: str, end: SessionEnd) -> None:
         """End a session for whatever cause; its instance is let go when it has settled."""
-        session = await self._insist(partial(self._record_end, session_id, end))
+        session = await insist(partial(self._record_end, session_id, end), self._log)
         await self.sides.end(session_id, "session ended")
         if session is not None and session.instance is not None:
             agent = self._catalog.agents.get(session.agent)
             deaf = is_deaf(session.transport, end.cause)
-            self._nursery.start_soon(self._settle, agent, session.instance, session_id, deaf)
+            self.settling.begin(agent, session.instance, session_id, deaf=deaf)
 
     async def _record_end(self, session_id: str, end: SessionEnd) -> Session | None:
         session = await self._store.end(session_id, end, self._now())
@@ -262,28 +271,6 @@ class SessionKeeper:
         agent = self._catalog.agents.get(session.agent)
         # The bot may be given to another session after that time.
         self._traffic.session_ended(session.id, agent.settle_time if agent else 0.0)
-
-    async def _settle(
-        self, agent: Agent | None, instance: str, session_id: str, deaf: bool = False
-    ) -> None:
-        """Free an instance when it has settled; one that nobody may use any more at once."""
-        if agent is not None:
-            await self._pool.wait_settled(agent, instance, session_id, deaf=deaf)
-        await self.sides.wait_gone(session_id)
-        await self._insist(partial(self._store.free, session_id, instance))
-        self._pool.freed(instance, session_id)
-
-    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Do something that must not be lost, however long the store is away."""
-        told = False
-        while True:
-            try:
-                return await step()
-            except StoreError as error:
-                if not told:
-                    self._log.failure("store", error)
-                told = True
-                await trio.sleep(RETRY_STORE)
 
     # Stopping.
 
@@ -313,7 +300,7 @@ class SessionKeeper:
         """
         for session_id, instance in await self._store.leases():
             self._pool.taken(instance, session_id)
-        known = live | self._callers.keys()
+        known = live.union(self._callers, self.elsewhere)
         self._inherit(await self._store.recover(known, self._now()))
         self._pool.reconciled()
 
@@ -341,7 +328,18 @@ class SessionKeeper:
         for lease in estate.leases:
             agent = self._catalog.agents.get(lease.agent)
             deaf = is_deaf(lease.transport, lease.cause)
-            self._nursery.start_soon(self._settle, agent, lease.instance, lease.session, deaf)
+            self.settling.begin(agent, lease.instance, lease.session, deaf=deaf)
+
+    # Before the end, where the next process goes on.
+
+    def hand_over(self, successor: Successor) -> set[str]:
+        """Send callers who wait for a place to the next process; who is still in hand here."""
+        self._successor = successor
+        self.settling.hand_over(successor)
+        for caller in self._callers.values():
+            if caller.instance is None:
+                caller.move()
+        return set(self._callers)
 
     async def sweep(self) -> None:
         """End reservations that nobody claimed, forget what is old."""

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Preflight", "StartSession", "no_session", "public_agent", "stop_session"]
+__all__ = [
+    "Preflight",
+    "StartSession",
+    "is_preflight",
+    "no_session",
+    "public_agent",
+    "stop_session",
+]
 
 import secrets
 
@@ -112,6 +119,18 @@ class Preflight:
 
     async def relay(self) -> None:
         await self._exchange.reply(204, None, preflight(self._exchange))
+
+
+def is_preflight(exchange: Exchange) -> bool:
+    """A browser's question before a cross-origin request; it never carries credentials."""
+    request = exchange.head
+    return (
+        request.method == b"OPTIONS"
+        and exchange.url.segments[:1] == ("v1",)
+        and request.value(b"origin") is not None
+        and request.value(b"access-control-request-method") is not None
+        and request.value(b"authorization") is None
+    )
 
 
 def public_agent(exchange: Exchange) -> Agent:

@@ -27,6 +27,7 @@ from relay.protocol.headers import for_bot_upgrade
 from relay.server.bot_websocket import RETRY_AFTER, BotWebSocket, bot_silent, in_vain
 from relay.server.callers import Caller
 from relay.server.exchange import Exchange
+from relay.server.handing import Moved
 from relay.server.start import draining
 from relay.server.upstream import BotConnection, open_bot
 
@@ -95,11 +96,14 @@ class GenericWebSocket(BotWebSocket):
         if self._exchange.guard is not None:
             self._exchange.guard.new_session(self._exchange, None)
         expires = front.now() + TOKEN_TTL
-        return await front.sessions.admit(self._agent, front.new_id(), None, expires)
+        session_id = self._exchange.session_given or front.new_id()
+        return await front.sessions.admit(self._agent, session_id, None, expires)
 
     def _called_off(self) -> Refusal | None:
-        if not self._caller.stopped:
-            return None
+        caller = self._caller
+        if not caller.stopped:
+            given = caller.session.id if caller.nonce is None else None
+            return Moved(given) if caller.moving else None
         return Refusal(403, "the session has been stopped", cause="session_stopped")
 
     async def _attach(self) -> BotAnswer | BotRefusal:
@@ -167,7 +171,7 @@ class GenericWebSocket(BotWebSocket):
         """Spend the token, then hand over."""
         caller, front = self._caller, self._exchange.front
         try:
-            if self._agent.relay != "frames":
+            if self._agent.relay != "frames" and front.successor is None:
                 front.pumps.require()  # before the token is spent
             await front.sessions.activate(caller)
         except BaseException:

@@ -75,7 +75,7 @@ async def talk(script: Script) -> Talk:
     parts |= {"catalog": Catalog({}, {}), "limits": LIMITS, "draining": False, "log": found}
     parts |= {"new_id": lambda: "id", "clock": trio.current_time}
     pattern = Pattern(Route.SESSION_API, (), (), takes_rest=True)
-    table = Routes((pattern,), {Route.SESSION_API: Reader})
+    table = Routes("public", (pattern,), {Route.SESSION_API: Reader})
     ours, theirs = map(trio.SocketStream, trio.socket.socketpair())
     start = trio.current_time()
 

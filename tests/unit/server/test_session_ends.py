@@ -13,7 +13,7 @@ from relay.errors import StoreError
 from relay.policy.catalog import Agent
 from relay.policy.sessions import SessionEnd, SessionState
 from relay.pump.channel import Figures, Finished
-from relay.server import sessions as module
+from relay.server import settling as module
 from tests.helpers.desk import (
     AGENT,
     PATIENCE,
