@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from relay import __version__, cli_sessions, cli_views
+from relay import __version__, cli_sessions, cli_upgrade, cli_views
 from relay.config import DEFAULT_FILE, Config, effective, load, suggestion, websocket_url
 from relay.errors import ConfigError, RelayError
 from relay.policy import tokens
@@ -120,6 +120,10 @@ def parser() -> Parser:
         commands.add_parser("top", help="live calls of a daemon, again and again"),
         _add_config,
     )
+    cli_upgrade.add_arguments(
+        commands.add_parser("upgrade", help="replace a running daemon's process in place"),
+        _add_config,
+    )
     return root
 
 
@@ -171,15 +175,14 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             f"no {DEFAULT_FILE} in this directory; give one with --config FILE,"
             " or try the daemon with --demo"
         )
-    config = None if arguments.demo else _load(arguments, environ)
     # Imported here, since no other command needs the daemon and its event loop.
-    if config is None:
+    if arguments.demo:
         from relay.demo import serve_demo
 
         return serve_demo()
     from relay.daemon import serve
 
-    return serve(config)
+    return serve(lambda: _load(arguments, environ), environ)
 
 
 def _check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

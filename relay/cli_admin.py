@@ -32,7 +32,7 @@ class UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
@@ -55,17 +55,20 @@ def ask(
     method: str,
     target: str,
     body: object = None,
+    timeout: float = TIMEOUT,
 ) -> dict[str, Any]:
     """The JSON object that the daemon answers.
 
     Args:
         body: sent as JSON unless it is None.
+        timeout: seconds that the daemon may take.
 
     Raises:
         RelayError: nobody answers, or it is a refusal.
     """
     access = _access(arguments, environ)
     connection, shown = _connection(access.bind)
+    connection.timeout = timeout
     headers = {"Accept": "application/json", "Connection": "close"}
     if access.token is not None:
         headers["Authorization"] = f"Bearer {access.token}"
@@ -78,7 +81,7 @@ def ask(
         status, body = response.status, response.read(MAX_ANSWER + 1)
     except (OSError, http.client.HTTPException) as error:
         raise RelayError(
-            f"no daemon answers at {shown} ({_reason(error)}); is it running?"
+            f"no daemon answers at {shown} ({_reason(error, timeout)}); is it running?"
         ) from None
     finally:
         connection.close()
@@ -129,9 +132,9 @@ def _decoded(status: int, body: bytes, shown: str) -> dict[str, Any]:
     return answer
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, timeout: float) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer within {TIMEOUT:g} seconds"
+        return f"no answer within {timeout:g} seconds"
     said = error.strerror if isinstance(error, OSError) else None
     return (said or type(error).__name__).lower()
 

@@ -3,7 +3,8 @@
 Start: raise the descriptor limit, open the store, listen, start or find the pumps,
 bring the store in line with what is alive, serve.
 End: SIGTERM drains (no new sessions, live ones go on up to a limit; a second one
-hurries), SIGINT ends everything now; live calls get Close 1012 either way.
+hurries), SIGINT ends everything now; live calls get Close 1012 either way. SIGUSR2 has
+another process take this one's place.
 """
 
 from __future__ import annotations
@@ -12,20 +13,18 @@ __all__ = ["Daemon", "run_to_end", "serve"]
 
 import contextlib
 import os
-import resource
 import signal
-import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import trio
 
 from relay import __version__
-from relay.config import Bind, Config, derive_public_url, effective
+from relay.config import Config, effective
 from relay.endings import END_MARGIN, Ending, end_calls, end_pumps, wait_end
-from relay.errors import ConfigError, RelayError, StoreError
+from relay.errors import RelayError, StoreError
 from relay.instances.files import BotFiles
 from relay.instances.fixed import FixedInstances
 from relay.instances.launched import LaunchedInstances
@@ -36,30 +35,30 @@ from relay.ops.observer import Observer
 from relay.ops.supervisor import NOBODY, VARIABLES, Supervisor
 from relay.policy.interfaces import Log
 from relay.policy.routes import ADMIN, PUBLIC, Route
+from relay.predecessor import Predecessor
 from relay.pump_processes import PumpProcesses, RuntimeDirectories, hold_directory, node_name
 from relay.server.admin import ADMIN_HANDLERS
 from relay.server.admin_views import VIEW_HANDLERS
-from relay.server.bot_pool import MAX_IDLE, BotPool
+from relay.server.bot_pool import BotPool
 from relay.server.calls import Calls, Frames
 from relay.server.connection import Routes
 from relay.server.exchange import Front, fresh_id
 from relay.server.guard import Guard
-from relay.server.listener import Listener, open_listeners, take_inherited
+from relay.server.inheriting import Inheritance
+from relay.server.listener import Listener
 from relay.server.nodes import Nodes
 from relay.server.private_api import PRIVATE_HANDLERS
 from relay.server.pumps import Pumps
 from relay.server.session_websocket import session_api
 from relay.server.sessions import SessionKeeper
 from relay.server.start import Preflight, StartSession
+from relay.server.succession import Role
 from relay.server.traffic import Traffic
 from relay.server.websocket import GenericWebSocket, ProviderWebSocket
+from relay.sockets import Place, descriptor_room, open_places, url_of
 from relay.store.sqlite import SQLiteStore
+from relay.takeover import Node, Tasks, Upgrades, finish, own_command
 
-# Descriptors that connections can't use: store, listeners, channels, logs, probes, and the
-# idle connections to bots.
-SPARE_DESCRIPTORS = 64 + MAX_IDLE
-# An upgrade holds a client's and a bot's descriptor until the pump has them.
-DESCRIPTORS_PER_CONNECTION = 2
 MAX_ADMIN_CONNECTIONS = 32
 # Asked-for stops of sessions that this node holds are looked up so often.
 STOP_POLL = 1.0
@@ -67,6 +66,7 @@ STOP_POLL = 1.0
 SWEEP = 5.0
 
 PUBLIC_ROUTES = Routes(
+    "public",
     PUBLIC,
     {
         Route.START: StartSession,
@@ -77,19 +77,29 @@ PUBLIC_ROUTES = Routes(
     },
     preflight=Preflight,
 )
-ADMIN_ROUTES = Routes(ADMIN, {**ADMIN_HANDLERS, **VIEW_HANDLERS})
+ADMIN_ROUTES = Routes("admin", ADMIN, {**ADMIN_HANDLERS, **VIEW_HANDLERS})
 
 
-def serve(config: Config) -> int:
-    """Run the daemon until a signal ends it; the exit code.
+def serve(load: Callable[[], Config], environ: Mapping[str, str]) -> int:
+    """Run the daemon until a signal ends it, or the next one takes over; the exit code.
 
     Raises:
-        ConfigError: an address, the store or the runtime directory can't be used.
-        StoreError: the store fails before the daemon serves.
+        ConfigError: the configuration, an address, the store or the runtime directory can't
+            be used.
+        RelayError: it fails before it serves.
     """
-    log = configure(config.log_format, config.log_level, sys.stderr)
-    supervisor = Supervisor(os.environ, os.getpid())
-    run_to_end(Daemon(config, log, supervisor=supervisor).run)
+    before = Predecessor.of(environ)
+    with before.told() if before is not None else contextlib.nullcontext():
+        config = load()
+        log = configure(config.log_format, config.log_level, sys.stderr)
+        daemon = Daemon(
+            config,
+            log,
+            supervisor=Supervisor(environ, os.getpid()),
+            before=before,
+            command=own_command(),
+        )
+        run_to_end(daemon.run)
     return 0
 
 
@@ -114,6 +124,8 @@ class Daemon:
         config: checked configuration.
         on_ready: called once with the real public URL and admin URL when serving.
         supervisor: who started the process and is told how it fares.
+        before: the process whose place it takes, if any.
+        command: starts the process that takes this one's place.
     """
 
     def __init__(
@@ -122,6 +134,8 @@ class Daemon:
         log: Log,
         on_ready: Callable[[str, str], None] | None = None,
         supervisor: Supervisor = NOBODY,
+        before: Predecessor | None = None,
+        command: Sequence[str] | None = None,
     ) -> None:
         self._supervisor = supervisor
         self._config = config
@@ -129,70 +143,88 @@ class Daemon:
         self._on_ready = on_ready or self._print_ready
         self._homes = RuntimeDirectories()
         self._place = str(config.runtime_dir.resolve())
+        self._before = before
+        self._inheritance: Inheritance | None = None
+        self._upgrades = Upgrades(command, os.environ, self._log)
         self._ending = Ending()
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT."""
-        config = self._config
-        with (
-            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
-            hold_directory(config.runtime_dir, config.pumps),
-        ):
-            most = _raise_descriptor_limit()
+        """Serve until SIGTERM or SIGINT, or until another process has taken over."""
+        config, before = self._config, self._before
+        watched = signal.SIGTERM, signal.SIGINT, signal.SIGUSR2
+        with trio.open_signal_receiver(*watched) as signals, contextlib.ExitStack() as held:
+            if before is None:
+                lock = held.enter_context(hold_directory(config.runtime_dir, config.pumps))
+            else:
+                before.check(config.runtime_dir, config.store_path)
+                lock = -1
+            self._room = descriptor_room()
             store = SQLiteStore(config.store_path, node_name(config.runtime_dir))
-            try:
+            held.callback(store.close)
+            async with trio.open_nursery() as nursery, contextlib.AsyncExitStack() as opened:
+                nursery.start_soon(self._obey, signals, nursery)
+                sockets = await open_places(config, self._supervisor.sockets, before, opened)
+                if before is not None:
+                    given, self._inheritance = await before.wait_turn()
+                    own = hold_directory(config.runtime_dir, config.pumps, given)
+                    lock = held.enter_context(own)
                 await store.join(self._place, self._homes.control_lives)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._obey, signals)
-                    await self._serve(store, most)
-                    nursery.cancel_scope.cancel()
-            finally:
-                store.close()
-
-    async def _serve(self, store: SQLiteStore, most: int) -> None:
-        config = self._config
-        async with contextlib.AsyncExitStack() as opened:
-            given = self._supervisor.sockets
-            public = [each for bind in config.binds for each in await _open(bind, given, opened)]
-            admin = await _open(config.admin_bind, given, opened)
-            if given:
-                raise ConfigError(
-                    f"a socket that listens on {given[0].getsockname()} was handed over;"
-                    " expected one that bind or admin_bind names"
-                )
-            await self._serve_on(public, admin, store, most)
+                await self._serve_on(sockets, store, lock)
+                nursery.cancel_scope.cancel()
 
     async def _serve_on(
         self,
-        public: list[trio.SocketListener],
-        admin: list[trio.SocketListener],
+        sockets: Sequence[Place],
         store: SQLiteStore,
-        most: int,
+        lock: int,
     ) -> None:
-        public_url = self._config.public_url or _url_of(public[0])
+        public = [each for role, _, each in sockets if role == "public"]
+        admin = [each for role, _, each in sockets if role == "admin"]
+        public_url = self._config.public_url or url_of(public[0])
         config = self._config.with_public_url(public_url)
         pool = self._instances(config)
         processes = PumpProcesses(config.runtime_dir)
         async with trio.open_nursery() as background:
             async with trio.open_nursery() as settling:
-                front = await self._wire(config, store, pool, processes, background, settling)
+                owned = await Tasks.begin(background)
+                front = await self._wire(
+                    config, store, pool, processes, background, settling, owned.nursery
+                )
                 admin_listener = Listener(admin, front, ADMIN_ROUTES, MAX_ADMIN_CONNECTIONS)
                 background.start_soon(admin_listener.serve)  # to the very end
-                most = config.limits.max_connections or most
+                most = config.limits.max_connections or self._room
                 guard = Guard(config.limits, most, config.trusted_proxies, time.monotonic)
                 kept, announcers = front.calls.frames.count, config.proxy_protocol
                 listener = Listener(public, front, PUBLIC_ROUTES, most, kept, announcers, guard)
-                self._log.event("listening", url=public_url, admin=_url_of(admin[0]))
+                self._log.event("listening", url=public_url, admin=url_of(admin[0]))
                 async with trio.open_nursery() as connections:
                     connections.start_soon(listener.serve)
-                    self._on_ready(public_url, _url_of(admin[0]))
+                    self._on_ready(public_url, url_of(admin[0]))
                     self._supervisor.tell("READY=1", f"STATUS=listens on {public_url}")
-                    background.start_soon(self._supervisor.keep_alive)
+                    owned.nursery.start_soon(self._supervisor.keep_alive)
+                    listeners: dict[Role, Listener] = {"public": listener, "admin": admin_listener}
+                    self._upgrades.node = node = Node(
+                        front,
+                        listeners,
+                        sockets,
+                        config.store_path,
+                        lock,
+                        owned,
+                        self._supervisor.tell,
+                        self._ending.begun,
+                        self._inheritance,
+                    )
+                    if self._inheritance is not None:
+                        background.start_soon(self._inheritance.run, front, listeners)
                     await wait_end(self._ending, front, pool, listener)
+                    if front.successor is not None:
+                        await finish(node, self._ending.hurry)
                     connections.cancel_scope.cancel()
-                await end_calls(front)
-                await end_pumps(front, processes, self._log)
-                await pool.end(self._ending.hurry)
+                if front.successor is None:
+                    await end_calls(front)
+                    await end_pumps(front, processes, self._log)
+                    await pool.end(self._ending.hurry)
+                processes.leave()
                 # Instances that rest after their last call are given back, unless that
                 # takes long; then the next start does it.
                 settling.cancel_scope.deadline = trio.current_time() + END_MARGIN
@@ -206,14 +238,17 @@ class Daemon:
         processes: PumpProcesses,
         background: trio.Nursery,
         settling: trio.Nursery,
+        owned: trio.Nursery,
     ) -> Front:
         traffic, bots = Traffic(config.limits.session_requests), BotPool()
         keeper = SessionKeeper(
             config.catalog, config.limits, store, pool, traffic, self._log, time.time, settling
         )
         pumps = Pumps(config.pumps, processes, keeper, self._log)
-        await background.start(pool.run)
-        await background.start(pumps.run)
+        if self._inheritance is not None:
+            keeper.elsewhere = self._inheritance.kept
+        await owned.start(pool.run)
+        await owned.start(pumps.run)
         front = Front(
             catalog=config.catalog,
             limits=config.limits,
@@ -232,6 +267,7 @@ class Daemon:
             admin_token=config.admin_token,
             figures=self._log,
             describe=partial(effective, config),
+            upgrade=self._upgrades.ask,
             console=console_files(),
             name=node_name(config.runtime_dir),
             version=__version__,
@@ -242,9 +278,9 @@ class Daemon:
         background.start_soon(traffic.run, store)
         timeout = config.limits.node_timeout
         nodes = Nodes(self._place, self._homes, store, keeper, front.calls, timeout, self._log)
-        background.start_soon(nodes.run)
+        owned.start_soon(nodes.run)
         background.start_soon(self._poll_stops, front)
-        background.start_soon(self._sweep, keeper)
+        owned.start_soon(self._sweep, keeper)
         return front
 
     def _instances(self, config: Config) -> Instances:
@@ -258,8 +294,14 @@ class Daemon:
         )
         return Instances(fixed, launched)
 
-    async def _obey(self, signals: AsyncIterator[int]) -> None:
+    async def _obey(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         async for signum in signals:
+            if signum == signal.SIGUSR2:
+                nursery.start_soon(self._upgrades.ask_by_signal)
+                continue
+            if self._before is not None and not self._before.may_go:
+                nursery.cancel_scope.cancel()  # the node is another process's
+                return
             if signum == signal.SIGINT or self._ending.begun.is_set():
                 self._ending.hurry.set()
             self._log.event("ending", signal=signal.Signals(signum).name)
@@ -287,27 +329,3 @@ class Daemon:
     @staticmethod
     def _print_ready(public_url: str, admin_url: str) -> None:
         print(f"relay listens on {public_url}, administration on {admin_url}", flush=True)
-
-
-async def _open(
-    bind: Bind, inherited: list[socket.socket], opened: contextlib.AsyncExitStack
-) -> list[trio.SocketListener]:
-    where = (bind.kind, bind.host, bind.port, bind.path)
-    listeners = await take_inherited(inherited, *where) or await open_listeners(*where)
-    return [await opened.enter_async_context(each) for each in listeners]
-
-
-def _url_of(listener: trio.SocketListener) -> str:
-    address = listener.socket.getsockname()
-    if isinstance(address, tuple):
-        return derive_public_url(address[0], address[1])
-    return f"unix:{address}"
-
-
-def _raise_descriptor_limit() -> int:
-    """Raise the soft limit of descriptors to the hard one; how many connections fit."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(16, (soft - SPARE_DESCRIPTORS) // DESCRIPTORS_PER_CONNECTION)

@@ -33,14 +33,19 @@ class Ending:
 
 
 async def wait_end(ending: Ending, front: Front, pool: Instances, listener: Listener) -> None:
-    """Return when the end has begun and no call is left to wait for, or nobody wants to wait."""
+    """Return when the end has begun and no call is left to wait for, or nobody wants to wait.
+
+    At once when another process is the node (`takeover.finish`).
+    """
     await ending.begun.wait()
+    if front.successor is not None:
+        return
     front.draining = True
     pool.drain()
     listener.end_idle()
     with trio.move_on_after(front.limits.drain_timeout):
         # What was under way goes on to its answer, and a caller who was let in to a call.
-        while listener.finishing() or front.calls.any():
+        while listener.finishing() or front.calls.any() or not front.alone.is_set():
             with trio.move_on_after(END_POLL):
                 await ending.hurry.wait()
                 return

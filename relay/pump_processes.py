@@ -48,11 +48,16 @@ SPOOL_NAME = re.compile(r"pump-([0-9]{1,4})\.finished")
 
 
 @contextmanager
-def hold_directory(path: Path, pumps: int) -> Iterator[None]:
+def hold_directory(path: Path, pumps: int, lock: int = -1) -> Iterator[int]:
     """Make the runtime directory (mode 0700) and keep other control processes out of it.
 
     Args:
         pumps: how many pumps will have their sockets there.
+        lock: the locked file, where the process before this one has handed it over; as
+            long as either of them has it open it is locked.
+
+    Yields:
+        The locked file.
 
     Raises:
         ConfigError: its path is too long, it can't be written, or another daemon holds it.
@@ -66,7 +71,8 @@ def hold_directory(path: Path, pumps: int) -> Iterator[None]:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
-        lock = os.open(path / "control.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        if lock < 0:
+            lock = os.open(path / "control.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise _unusable(path, error) from None
     try:
@@ -80,9 +86,9 @@ def hold_directory(path: Path, pumps: int) -> Iterator[None]:
                 f"server.runtime_dir: {path} is in use by another relay daemon (pid {holder}); "
                 "stop it or give this one a directory of its own"
             )
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-        yield
+        # In this order: who reads it meanwhile finds a pid in the first line.
+        os.ftruncate(lock, os.pwrite(lock, b"%d\n" % os.getpid(), 0))
+        yield lock
     finally:
         os.close(lock)
 
@@ -157,6 +163,12 @@ class PumpProcesses:
                     await trio.sleep(DIAL_AGAIN)
             child.kill()
             child.wait()
+        self._children.clear()
+
+    def leave(self) -> None:
+        """Let them live on: another process is their control process now."""
+        for child in self._children.values():
+            child.returncode = 0  # nobody here waits for it, and Popen is not to warn of that
         self._children.clear()
 
     def _start_missing(self, index: int) -> None:

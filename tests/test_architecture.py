@@ -19,6 +19,7 @@ PARTS = {
     "relay.cli": "cli",
     "relay.cli_admin": "cli",
     "relay.cli_sessions": "cli",
+    "relay.cli_upgrade": "cli",
     "relay.cli_views": "cli",
     "relay.config": "config",
     "relay.daemon": "daemon",
@@ -28,6 +29,7 @@ PARTS = {
     "relay.instances": "instances",
     "relay.ops": "ops",
     "relay.policy": "policy",
+    "relay.predecessor": "daemon",
     "relay.policy.tokens": "tokens",
     "relay.policy.catalog": "catalog",
     "relay.protocol": "protocol",
@@ -37,7 +39,9 @@ PARTS = {
     "relay.pump.channel": "channel",
     "relay.pump_processes": "daemon",
     "relay.server": "server",
+    "relay.sockets": "daemon",
     "relay.store": "store",
+    "relay.takeover": "daemon",
 }
 
 # Arrows point down only; a part may always import itself and `errors`.
@@ -75,7 +79,7 @@ ONLY_IN = {
     "selectors": {"relay.pump.poller"},
     "hmac": {"relay.policy.signing"},
     "signal": {"relay.daemon", "relay.demo", "relay.instances.process", "relay.pump.process"},
-    "subprocess": {"relay.instances.process", "relay.pump_processes"},
+    "subprocess": {"relay.instances.process", "relay.pump_processes", "relay.takeover"},
     "sqlite3": {
         "relay.store.database",
         "relay.store.ends",

@@ -115,6 +115,8 @@ class Process:
             self.exited.set()
         finally:
             os.close(self._pidfd)
+            if self._child is not None and self._child.returncode is None:
+                self._child.returncode = 0  # it lives on without us, of which Popen would warn
 
     async def end(self, grace: trio.CancelScope) -> bool:
         """End it and all that it has started: SIGTERM, SIGKILL when `grace` is over.

@@ -8,7 +8,7 @@ it is named in variables that are for this process alone.
 
 from __future__ import annotations
 
-__all__ = ["NOBODY", "VARIABLES", "Supervisor"]
+__all__ = ["FOR_ONE_PROCESS", "NOBODY", "VARIABLES", "Supervisor"]
 
 import os
 import socket
@@ -21,7 +21,10 @@ from relay.errors import ConfigError
 # Not for the children: they would speak for the daemon.
 VARIABLES = (
     "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC",
+    "RELAY_TAKEOVER",
 )  # fmt: skip
+# Not for the process either that takes this one's place; the others hold for it too.
+FOR_ONE_PROCESS = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID")
 # The first descriptor that is handed over: SD_LISTEN_FDS_START.
 FIRST_DESCRIPTOR = 3
 # More sockets than anybody binds; a count beyond it is no count of sockets.

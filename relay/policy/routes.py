@@ -36,6 +36,7 @@ class Route(Enum):
     ADMIN_CONSOLE = "admin_console"
     ADMIN_ROOT = "admin_root"
     ADMIN_INSTANCES = "admin_instances"
+    ADMIN_UPGRADE = "admin_upgrade"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ ADMIN = (
     _pattern(Route.LIVEZ, "livez", b"GET", b"HEAD"),
     _pattern(Route.READYZ, "readyz", b"GET", b"HEAD"),
     _pattern(Route.ADMIN_INSTANCES, "instances", *READ),
+    _pattern(Route.ADMIN_UPGRADE, "upgrade", b"POST"),
     _pattern(Route.ADMIN_SESSIONS, "sessions", *READ),
     _pattern(Route.ADMIN_SESSION, "sessions/{session}", *READ, b"DELETE"),
     _pattern(Route.ADMIN_STATUS, "status", *READ),

@@ -113,6 +113,13 @@ class AllInstances(AdminHandler):
         await self._exchange.reply(200, json_body(self._exchange.front.pool.details()))
 
 
+class UpgradeNode(AdminHandler):
+    """Another process takes the node's place; answered when it serves."""
+
+    async def relay(self) -> None:
+        await self._exchange.reply(200, json_body(await self._exchange.front.upgrade()))
+
+
 class Sessions(AdminHandler):
     """A page of sessions, newest first: `?state=&agent=&limit=&offset=`."""
 
@@ -155,6 +162,7 @@ ADMIN_HANDLERS: Mapping[Route, type[Handler]] = {
     Route.LIVEZ: Livez,
     Route.READYZ: Readyz,
     Route.ADMIN_INSTANCES: AllInstances,
+    Route.ADMIN_UPGRADE: UpgradeNode,
     Route.ADMIN_SESSIONS: Sessions,
     Route.ADMIN_SESSION: OneSession,
 }

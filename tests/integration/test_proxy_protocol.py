@@ -20,6 +20,8 @@ from tests.helpers.daemon import (
 )
 from tests.helpers.ends import Ends
 from tests.helpers.scripted_bot import scripted_bot
+from tests.helpers.upgrades import upgradable, wait_alone
+from tests.helpers.upgrades import upgrade as restart_in_place
 from tests.helpers.wire import Wire, exchange_line, request, token_for, upgrade
 
 BALANCER = "127.0.0.2"
@@ -153,3 +155,15 @@ def test_balancers_over_a_unix_socket(tmp_path: Path) -> None:
         assert wait_until(peers, "the log line") == ["192.0.2.1:56288"]
     finally:
         daemon.process.end()
+
+
+def test_a_restart_in_place(tmp_path: Path) -> None:
+    """The next process knows who the caller is, and expects no second header."""
+    server = f'proxy_protocol = ["{BALANCER}"]'
+    config = config_text(["http://127.0.0.1:9"], server=server)
+    with upgradable(tmp_path, config) as daemon, Wire(daemon.port, BALANCER) as wire:
+        wire.send(LINE + NOTHING_THERE)
+        assert peer_in_log(daemon, wire.answer()) == "192.0.2.1:56288"
+        restart_in_place(daemon)
+        wait_alone(daemon)
+        assert peer_in_log(daemon, wire.ask(NOTHING_THERE)) == "192.0.2.1:56288"

@@ -86,6 +86,29 @@ def test_sockets_and_messages(tmp_path: Path, told: socket.socket) -> None:
         assert daemon.returncode == 0, errors
 
 
+def main_pid(message: bytes) -> int | None:
+    return int(message.removeprefix(b"MAINPID=")) if message.startswith(b"MAINPID=") else None
+
+
+def test_another_process_takes_over(tmp_path: Path, told: socket.socket) -> None:
+    """The supervisor hears of it in time, and from then on of the other one's life."""
+    with listening() as public, listening() as admin:
+        config = config_text([]).replace("instances = []", f'command = ["{sys.executable}"]')
+        config = config.replace('\nbind = "127.0.0.1:0"', f'\nbind = "{address(public)}"')
+        config = config.replace('admin_bind = "127.0.0.1:0"', f'admin_bind = "{address(admin)}"')
+        daemon = handed_over(tmp_path, config, told, public, admin)
+        wait_until(lambda: told.recv(4096).startswith(b"READY=1"), "it serves")
+        daemon.send_signal(signal.SIGUSR2)
+        pid = wait_until(lambda: main_pid(told.recv(4096)), "another process is the main one")
+        assert pid != daemon.pid
+        wait_until(lambda: told.recv(4096).startswith(b"READY=1"), "the other one serves")
+        wait_until(lambda: told.recv(4096) == b"WATCHDOG=1", "it gives signs of life")
+        assert daemon.wait(PATIENCE) == 0
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: told.recv(4096) == b"STOPPING=1", "the message of its end")
+        daemon.communicate(timeout=PATIENCE)  # the other one had its output too, and has ended
+
+
 def test_a_socket_that_nobody_binds(tmp_path: Path, told: socket.socket) -> None:
     with listening() as stray:
         daemon = handed_over(tmp_path, config_text(["http://127.0.0.1:9"]), told, stray)
