@@ -314,7 +314,8 @@ def rig(poller: str = "own") -> Iterator[Rig]:
         for call in made.calls:
             call.client.sock.close()
             call.bot.sock.close()
-    assert open_descriptors() == before
+    # Fewer is no leak: the collector may have found what an earlier test had forgotten.
+    assert open_descriptors() <= before
 
 
 def open_descriptors() -> int:
