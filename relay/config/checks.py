@@ -13,6 +13,7 @@ from relay.config.agents import check_agent, check_instances_across
 from relay.config.reading import Problems, describe, dotted, quoted, read_table
 from relay.config.secret import Sources, check_secret, forms
 from relay.config.tables import OrganizationTable, TokenKeyTable
+from relay.config.webhooks import check_webhook
 from relay.policy.catalog import ORGANIZATION_NAME, Catalog, Organization, TokenKey
 
 __all__ = ["check_catalog"]
@@ -67,6 +68,7 @@ def _organization(problems: Problems, name: str, raw: object, sources: Sources) 
         private_keys=_api_keys(problems, where, "private_keys", table, sources),
         token_keys=_token_keys(problems, f"{where}.token_keys", table, sources),
         max_sessions=table.max_sessions,
+        webhook=check_webhook(problems, where, table, sources),
     )
 
 

@@ -184,6 +184,10 @@ class OrganizationTable(msgspec.Struct, frozen=True):
     private_keys_file: OptionalText = None
     token_keys: Annotated[tuple[dict[str, Any], ...], _secret("a list of tables")] = ()
     max_sessions: MaxSessions = 0
+    webhook_url: SecretText = None
+    webhook_secret: SecretText = None
+    webhook_secret_env: VariableName = None
+    webhook_secret_file: OptionalText = None
 
 
 class IceServerTable(msgspec.Struct, frozen=True):

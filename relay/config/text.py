@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from relay.config.agents import OF_COMMAND, OF_NAMES
 from relay.config.model import Config
@@ -82,6 +83,12 @@ def _organization(organization: Organization) -> Iterator[str]:
     )
     yield f"token_keys = [{keys_of_tokens}]"
     yield _line("max_sessions", organization.max_sessions)
+    hook = organization.webhook
+    if hook is not None:
+        # Paths and queries of such addresses often hold a key.
+        host = urlsplit(hook.url)
+        yield f"webhook_url = {toml_value(f'{host.scheme}://{host.netloc}/…')}"
+        yield f"webhook_secret = ({len(hook.secret)} bytes)"
 
 
 def _agent(agent: Agent) -> Iterator[str]:

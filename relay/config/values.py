@@ -25,6 +25,7 @@ __all__ = [
     "parse_origin",
     "parse_public_url",
     "parse_store",
+    "parse_webhook_url",
     "websocket_url",
 ]
 
@@ -47,6 +48,11 @@ DNS_NAME = re.compile(r"(?=.{1,254}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?
 PORT = re.compile(r"[0-9]{1,5}")
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 # RFC 3986 §3.3 pchar and "/".
+# RFC 3986 §3.3 and 3.4: a path and a query, without a fragment.
+URL_TARGET = re.compile(
+    r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?"
+    r"(?:\?(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)?"
+)
 URL_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?")
 
 
@@ -92,6 +98,21 @@ def parse_public_url(text: str) -> str:
     except ValueError:
         raise ValueError(expected) from None
     return f"{found[1].lower()}://{authority}{found[3].rstrip('/')}"
+
+
+def parse_webhook_url(text: str) -> str:
+    """Where webhooks are posted to; scheme and host in lower case."""
+    expected = 'expected a URL such as "https://example.com/hooks", without user or fragment'
+    found = URL.fullmatch(text)
+    if found is None or found[1].lower() not in ("http", "https"):
+        raise ValueError(expected)
+    if URL_TARGET.fullmatch(found[3]) is None:
+        raise ValueError(expected)
+    try:
+        authority = _authority(found[2])
+    except ValueError:
+        raise ValueError(expected) from None
+    return f"{found[1].lower()}://{authority}{found[3]}"
 
 
 def parse_instance(text: str) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "Limits",
     "Organization",
     "TokenKey",
+    "Webhook",
 ]
 
 # Service names of the public contract: lower case, digits and inner hyphens, and
@@ -91,6 +92,13 @@ class TokenKey(msgspec.Struct, frozen=True):
     secret: bytes
 
 
+class Webhook(msgspec.Struct, frozen=True):
+    """Where an organization hears of its sessions, and the key that signs what it hears."""
+
+    url: str
+    secret: bytes
+
+
 class Organization(msgspec.Struct, frozen=True):
     """Who owns agents: API keys, and token keys of which the first one signs."""
 
@@ -100,6 +108,7 @@ class Organization(msgspec.Struct, frozen=True):
     token_keys: tuple[TokenKey, ...]
     # As an agent's, over all its agents.
     max_sessions: int = 0
+    webhook: Webhook | None = None
 
 
 class IceServer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -229,6 +238,14 @@ class Catalog(msgspec.Struct, frozen=True):
         return (
             f"ws{self.public_url.removeprefix('http').rstrip('/')}/ws/generic/{agent.service_host}"
         )
+
+    def webhooks(self) -> dict[str, Webhook]:
+        """The organizations that are told of their sessions."""
+        return {
+            name: each.webhook
+            for name, each in self.organizations.items()
+            if each.webhook is not None
+        }
 
     def organization_of(self, agent: Agent) -> Organization:
         return self.organizations[agent.organization]

@@ -14,6 +14,7 @@ __all__ = [
     "ACTIVE",
     "causes_of",
     "end_states",
+    "iso",
     "service_record",
     "service_status",
     "session_details",
@@ -51,15 +52,15 @@ def session_record(session: Session) -> Record:
         "serviceId": f"{session.agent}.{session.organization}",
         "organizationId": session.organization,
         "deploymentId": None,
-        "createdAt": _iso(session.created),
-        "updatedAt": _iso(max(time for time in times if time is not None)),
-        "endedAt": _iso(session.ended) if session.ended is not None else None,
+        "createdAt": iso(session.created),
+        "updatedAt": iso(max(time for time in times if time is not None)),
+        "endedAt": iso(session.ended) if session.ended is not None else None,
         "botStartSeconds": None if session.took is None else round(session.took),
         "coldStart": session.cold,
         "completionStatus": completion,
         "endState": end_state,
         "events": [
-            {"eventCode": code, "eventTs": _iso(at)} for code, at in _events(session, end_state)
+            {"eventCode": code, "eventTs": iso(at)} for code, at in _events(session, end_state)
         ],
     }
 
@@ -131,6 +132,7 @@ def service_status(agent: Agent, *, ready: bool, available: bool, active: int) -
     }
 
 
-def _iso(seconds: float) -> str:
+def iso(seconds: float) -> str:
+    """A time in ISO 8601, UTC, with milliseconds and `Z`."""
     text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
     return text.removesuffix("+00:00") + "Z"

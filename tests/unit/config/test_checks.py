@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
 
-from relay.policy.catalog import TokenKey
+from relay.config import effective
+from relay.policy.catalog import TokenKey, Webhook
 from tests.helpers.config_file import (
     AGENT,
     ORGANIZATION,
@@ -278,3 +280,72 @@ def test_the_limit_of_messages_depends_on_the_relay(
     config = file.load(agent(f"instances = ['http://h:1']\n{lines}"))
     bot = config.catalog.agents["bot"]
     assert (bot.relay, bot.max_message_size) == (relay, limit)
+
+
+# Webhooks
+
+HOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+HOOK_URL = "webhook_url = 'https://example.com/in?key=hidden-key'"
+
+
+def hooked(lines: str) -> str:
+    return f"{ORGANIZATION}\n{lines}\n{AGENT}"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        f"webhook_secret = '{HOOK_SECRET}'",
+        "webhook_secret_env = 'HOOK'",
+        "webhook_secret_file = 'hook'",
+    ],
+)
+def test_a_webhook(file: ConfigFile, secret: str) -> None:
+    (file.directory / "hook").write_text(f"{HOOK_SECRET}\n")
+    config = file.load(hooked(f"{HOOK_URL}\n{secret}"), {"HOOK": HOOK_SECRET})
+    hook = Webhook(
+        "https://example.com/in?key=hidden-key",
+        b64decode(HOOK_SECRET.removeprefix("whsec_")),
+    )
+    assert config.catalog.webhooks() == {"acme": hook}
+    assert ("HOOK" in config.bot_environment) == ("_env" not in secret)
+    shown = effective(config)
+    assert 'webhook_url = "https://example.com/…"' in shown
+    assert "webhook_secret = (24 bytes)" in shown
+    for hidden in ("hidden-key", HOOK_SECRET):
+        assert hidden not in shown + repr(config)
+
+
+def test_nobody_is_told_without_a_receiver(file: ConfigFile) -> None:
+    config = file.load(SMALLEST)
+    assert config.catalog.webhooks() == {}
+    assert "webhook_url" not in effective(config)
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "expected"),
+    [
+        (HOOK_URL, "webhook_secret", "not given, expected exactly one of"),
+        (f"webhook_secret = '{HOOK_SECRET}'", "webhook_url", "not given, expected it since"),
+        (f"{HOOK_URL}\nwebhook_secret = 'secret'", "webhook_secret", "expected whsec_ and base64"),
+        (f"{HOOK_URL}\nwebhook_secret = 'whsec_?'", "webhook_secret", "expected whsec_ and base6"),
+        (f"{HOOK_URL}\nwebhook_secret = 'whsec_AAAA'", "webhook_secret", "found 3 bytes, expected"),
+        (f"{HOOK_URL}\nwebhook_secret_env = 'NOPE'", "webhook_secret_env", "the environment varia"),
+        *[
+            (
+                f"webhook_url = '{url}'\nwebhook_secret = '{HOOK_SECRET}'",
+                "webhook_url",
+                "expected a URL such as",
+            )
+            for url in (
+                "example.com", "ftp://example.com", "https://", "https://a:b@example.com",
+                "https://example.com/#x", "https://example.com/a b", "https://example.com:99999",
+            )
+        ],
+    ],
+)  # fmt: skip
+def test_webhooks_that_cannot_be_used(
+    file: ConfigFile, lines: str, key: str, expected: str
+) -> None:
+    (line,) = file.problems(hooked(lines))
+    assert line.startswith(f"organizations.acme.{key}: {expected}")
