@@ -42,16 +42,24 @@ class Database:
     Args:
         busy_timeout: seconds that a transaction waits for another process's write, and
             as long again for those before it that wait for the same.
+        prepare: is given every connection once.
 
     Raises:
         ConfigError: the file can't be used.
     """
 
-    def __init__(self, path: Path, busy_timeout: float = BUSY_TIMEOUT) -> None:
+    def __init__(
+        self,
+        path: Path,
+        busy_timeout: float = BUSY_TIMEOUT,
+        prepare: Callable[[sqlite3.Connection], None] = lambda _connection: None,
+    ) -> None:
         self.connection = connect(path, busy_timeout)  # opening it may wait
         self.connection.execute("PRAGMA busy_timeout = 0")
         self.connection.execute("PRAGMA wal_autocheckpoint = 0")
         self._patient = connect(path, busy_timeout)
+        for connection in (self.connection, self._patient):
+            prepare(connection)
         self._busy_timeout = busy_timeout
         self._one = trio.CapacityLimiter(1)
         self._since_checkpoint = 0

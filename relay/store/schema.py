@@ -16,7 +16,7 @@ from relay.policy.sessions import Session, SessionState
 
 # Raised with every change of the tables; a file of an earlier version is migrated, one of
 # a later version refused.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # "relay" in four bytes less one: marks the file as ours (sqlite.org, pragma application_id).
 APPLICATION_ID = 0x726C6179
 # How long one statement waits for another process's write; writes take microseconds.
@@ -89,8 +89,22 @@ CREATE TABLE uses (
     PRIMARY KEY (agent, instance)
 ) STRICT, WITHOUT ROWID;
 """
+# From version 2: what is still to be told of sessions.
+VERSION_3 = """
+CREATE TABLE events (
+    session TEXT NOT NULL,
+    type TEXT NOT NULL,
+    organization TEXT NOT NULL,
+    created REAL NOT NULL,
+    due REAL NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    node TEXT,
+    PRIMARY KEY (session, type)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX events_due ON events (organization, due);
+"""
 # What leads from each version to the next; a new file takes the same way.
-MIGRATIONS = (TABLES, VERSION_2)
+MIGRATIONS = (TABLES, VERSION_2, VERSION_3)
 
 # For lists of one agent's sessions: counts and filters read it alone, 5 to 20 ms over
 # 100 000 sessions where the table took 30 to 190, for 0.01 ms more in a session's life

@@ -22,6 +22,7 @@ from relay.policy.sessions import LIVE, Beginning, Move, Session, SessionEnd, Se
 from relay.store import neighbours
 from relay.store.database import Database
 from relay.store.ends import INSERT, SELECT, end_session, sessions_of
+from relay.store.outbox import SQLiteOutbox, write_events
 from relay.store.places import SET_BACK, Demand
 from relay.store.schema import BUSY_TIMEOUT, COLUMNS, session_of, values_of
 
@@ -69,6 +70,8 @@ DELETE FROM sessions WHERE id IN (
 # Leases that a node has left with bots of its own, and did not come back for.
 FORGET_LEASES = "DELETE FROM leases WHERE session NOT IN (SELECT id FROM sessions)"
 FORGET_USES = "DELETE FROM uses WHERE leased < ?"
+# What was to be told to organizations that no longer want it.
+FORGET_EVENTS = "DELETE FROM events WHERE session NOT IN (SELECT id FROM sessions)"
 
 
 class SQLiteStore:
@@ -78,14 +81,26 @@ class SQLiteStore:
         path: the file; made if missing.
         node: this node's name; waiting and active sessions carry it.
         busy_timeout: seconds that a call waits for another process's write.
+        told: organizations that are told of their sessions.
+
+    Attributes:
+        outbox: what is to be told to them.
 
     Raises:
         ConfigError: the file can't be used.
     """
 
-    def __init__(self, path: Path, node: str, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
-        self._database = Database(path, busy_timeout)
+    def __init__(
+        self,
+        path: Path,
+        node: str,
+        *,
+        busy_timeout: float = BUSY_TIMEOUT,
+        told: Collection[str] = (),
+    ) -> None:
+        self._database = Database(path, busy_timeout, lambda db: write_events(db, told))
         self._run = self._database.run
+        self.outbox = SQLiteOutbox(self._database, node)
         self._node = node
         self._life = ""
 
@@ -231,6 +246,7 @@ class SQLiteStore:
             forgotten += db.execute(FORGET_MANY, (KEEP_ROWS, FORGET_AT_ONCE)).rowcount
             if forgotten:
                 db.execute(FORGET_LEASES)
+                db.execute(FORGET_EVENTS)
                 db.execute(FORGET_USES, (now - KEEP_ENDED,))
             return [session for session in ended if session is not None]
 
