@@ -54,6 +54,7 @@ from relay.server.sessions import SessionKeeper
 from relay.server.start import Preflight, StartSession
 from relay.server.succession import Role
 from relay.server.traffic import Traffic
+from relay.server.webhooks import deliver
 from relay.server.websocket import GenericWebSocket, ProviderWebSocket
 from relay.sockets import Place, descriptor_room, open_places, url_of
 from relay.store.sqlite import SQLiteStore
@@ -159,7 +160,8 @@ class Daemon:
                 before.check(config.runtime_dir, config.store_path)
                 lock = -1
             self._room = descriptor_room()
-            store = SQLiteStore(config.store_path, node_name(config.runtime_dir))
+            node = node_name(config.runtime_dir)
+            store = SQLiteStore(config.store_path, node, told=config.catalog.webhooks())
             held.callback(store.close)
             async with trio.open_nursery() as nursery, contextlib.AsyncExitStack() as opened:
                 nursery.start_soon(self._obey, signals, nursery)
@@ -281,6 +283,8 @@ class Daemon:
         owned.start_soon(nodes.run)
         background.start_soon(self._poll_stops, front)
         owned.start_soon(self._sweep, keeper)
+        hooks = config.catalog.webhooks()
+        owned.start_soon(deliver, hooks, store.outbox, self._log, self._log, time.time)
         return front
 
     def _instances(self, config: Config) -> Instances:

@@ -18,6 +18,7 @@ from relay.config.tables import AgentTable, LimitsTable, ServerTable
 from relay.policy.interfaces import Store
 from relay.policy.routes import ADMIN, PUBLIC, Pattern
 from relay.policy.sessions import END_STATES, MOVES, SessionState
+from relay.policy.webhooks import Outcome
 from relay.protocol.lifecycle import ENDINGS, Event
 from relay.pump import channel
 from relay.server.exchange import Phase
@@ -151,6 +152,10 @@ def test_routes(name: str) -> None:
         assert documented == known
     else:
         assert documented <= known
+
+
+def test_outcomes_of_webhooks() -> None:
+    assert names("docs/operations.md", "webhook outcome") == [each.value for each in Outcome]
 
 
 def test_log_events() -> None:

@@ -99,6 +99,18 @@ FAMILIES = _table(
         CALL_SECONDS,
     ),
     Family(
+        "relay_webhooks_total",
+        "counter",
+        ("event", "outcome"),
+        "Attempts to deliver webhooks and events that were removed, by outcome",
+    ),
+    Family(
+        "relay_webhooks_waiting",
+        "gauge",
+        ("organization",),
+        "Events of the store that wait to be delivered",
+    ),
+    Family(
         "relay_warnings_total",
         "counter",
         ("event",),
@@ -229,6 +241,14 @@ class Metrics:
     def warning(self, event: str) -> None:
         """One log line that an operator should look at."""
         self._counters["relay_warnings_total", (event,)] += 1
+
+    def webhook(self, event: str, outcome: str) -> None:
+        """One attempt to deliver an event, or one that was removed."""
+        self._counters["relay_webhooks_total", (event, outcome)] += 1
+
+    def webhooks_waiting(self, organization: str, count: int) -> None:
+        """How many events wait, as the last look at the store has shown."""
+        self._counters["relay_webhooks_waiting", (organization,)] = count
 
     def _observe(self, name: str, labels: Labels, seconds: float) -> None:
         self._tally(name, labels).add(seconds)

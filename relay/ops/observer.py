@@ -69,6 +69,14 @@ class Observer:
         )
         self._log.session_end(session)
 
+    # What is only counted.
+
+    def webhook(self, event: str, outcome: str) -> None:
+        self._metrics.webhook(event, outcome)
+
+    def webhooks_waiting(self, organization: str, count: int) -> None:
+        self._metrics.webhooks_waiting(organization, count)
+
     # What is asked.
 
     def recent_ends(self) -> tuple[EndStatus, ...]:

@@ -1,0 +1,168 @@
+"""Tells organizations of their sessions: takes events from the outbox and posts them.
+
+Nothing of a call waits for this: the events are rows that were written with the session's
+moves, and one task for each receiver comes for them. An event is removed after the
+receiver's answer, so one whose answer nobody saw is told again, with the same id.
+"""
+
+from __future__ import annotations
+
+__all__ = ["POLL", "Post", "Webhooks", "deliver"]
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from random import random
+
+import trio
+
+from relay.errors import StoreError
+from relay.policy.catalog import Webhook
+from relay.policy.interfaces import Log
+from relay.policy.webhooks import (
+    Counts,
+    Event,
+    Outbox,
+    Outcome,
+    fields,
+    message,
+    outcome_of,
+    wait,
+)
+
+# Seconds between looks at the outbox: an event waits so long at most.
+POLL = 0.5
+
+# Posts fields and a body to a URL: the answer's status, or what went wrong.
+Post = Callable[[str, Mapping[str, str], bytes], Awaitable[int | str]]
+
+
+async def deliver(
+    hooks: Mapping[str, Webhook],
+    outbox: Outbox,
+    log: Log,
+    counts: Counts,
+    now: Callable[[], float],
+) -> None:
+    """Tell every organization that wants it of its sessions, until cancelled."""
+    if not hooks:
+        return
+    from relay.server.webhook_client import poster  # large, and seldom needed
+
+    post = poster()
+    async with trio.open_nursery() as nursery:
+        for name, hook in hooks.items():
+            nursery.start_soon(Webhooks(name, hook, outbox, post, log, counts, now).run)
+
+
+class Webhooks:
+    """One organization's receiver; see the module.
+
+    Args:
+        post: raises nothing and answers in a bounded time.
+        now: unix seconds.
+        share: a random number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        organization: str,
+        hook: Webhook,
+        outbox: Outbox,
+        post: Post,
+        log: Log,
+        counts: Counts,
+        now: Callable[[], float],
+        share: Callable[[], float] = random,
+    ) -> None:
+        self._organization = organization
+        self._hook = hook
+        self._outbox = outbox
+        self._post = post
+        self._log = log
+        self._counts = counts
+        self._now = now
+        self._share = share
+        self._is_gone = False
+        self._is_failing = False
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        released = False
+        while True:
+            with suppress(StoreError):  # the next look will do; what waits is safe there
+                if not released:
+                    await self._outbox.release(self._organization)
+                    released = True
+                if await self.look():
+                    continue
+            await trio.sleep(POLL)
+
+    async def look(self) -> bool:
+        """Deliver what is due, some at a time; whether there was anything.
+
+        Raises:
+            StoreError: the outbox can't be used.
+        """
+        if self._is_gone:
+            await self._clear()
+            return False
+        claimed = await self._outbox.claim(self._organization, self._now())
+        self._counts.webhooks_waiting(self._organization, claimed.waiting)
+        for kind in claimed.old:
+            self._counts.webhook(kind, Outcome.GIVEN_UP)
+        for kind in claimed.over:
+            self._counts.webhook(kind, Outcome.DROPPED)
+        if claimed.old or claimed.over:
+            self._log.warning(
+                "webhooks_dropped",
+                organization=self._organization,
+                old=len(claimed.old),
+                over=len(claimed.over),
+            )
+        async with trio.open_nursery() as nursery:
+            for event in claimed.events:
+                nursery.start_soon(self._try, event)
+        return bool(claimed.events)
+
+    async def _try(self, event: Event) -> None:
+        try:
+            await self._deliver(event)
+        except Exception as error:
+            # Calls go on, whatever this is; the claim lapses, and in the end its time is over.
+            self._log.failure("bug", error, session_id=event.session.id)
+
+    async def _deliver(self, event: Event) -> None:
+        body = message(event)
+        head = fields(event, body, self._hook.secret, self._now())
+        answer = await self._post(self._hook.url, head, body)
+        status = answer if isinstance(answer, int) else None
+        outcome = outcome_of(status, event.attempts)
+        self._counts.webhook(event.type, outcome)
+        self._tell(outcome, answer)
+        # A claim that cannot be given up lapses, and the event is told once more.
+        with suppress(StoreError):
+            if outcome is Outcome.FAILED:
+                later = self._now() + wait(event.attempts, self._share())
+                await self._outbox.put_off(event, later)
+            else:
+                await self._outbox.remove(event)
+
+    def _tell(self, outcome: Outcome, answer: int | str) -> None:
+        """One line when a receiver begins to fail, one when it takes events again."""
+        if outcome is Outcome.DELIVERED:
+            if self._is_failing:
+                self._log.event("webhook_back", organization=self._organization)
+            self._is_failing = False
+        elif outcome is Outcome.GONE:
+            if not self._is_gone:
+                self._log.warning("webhook_gone", organization=self._organization)
+            self._is_gone = True
+        elif not self._is_failing:
+            reason = answer if isinstance(answer, str) else f"answered {answer}"
+            self._log.warning("webhook_failed", organization=self._organization, reason=reason)
+            self._is_failing = True
+
+    async def _clear(self) -> None:
+        for kind in await self._outbox.clear(self._organization):
+            self._counts.webhook(kind, Outcome.GONE)
+        self._counts.webhooks_waiting(self._organization, 0)
