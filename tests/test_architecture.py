@@ -82,6 +82,7 @@ ONLY_IN = {
     "signal": {"relay.daemon", "relay.demo", "relay.instances.process", "relay.pump.process"},
     "subprocess": {"relay.instances.process", "relay.pump_processes", "relay.takeover"},
     "sqlite3": {
+        "relay.store.bodies",
         "relay.store.database",
         "relay.store.ends",
         "relay.store.neighbours",

@@ -45,6 +45,7 @@ class Reservation(Enum):
     FULL = "full"
     CAPPED = "capped"  # there is a place, but no further session is allowed
     NONE_READY = "none ready"
+    NO_ROOM = "no room"  # for the body
 
 
 class Wait(Enum):
@@ -100,7 +101,13 @@ class Store(Protocol):
     """
 
     async def reserve(
-        self, session: Session, agent: Agent, places: Places, now: float, together: int = 0
+        self,
+        session: Session,
+        agent: Agent,
+        places: Places,
+        now: float,
+        together: int = 0,
+        body: bytes = b"",
     ) -> Reservation:
         """Add a reserved session if there is a place that is neither taken nor promised.
 
@@ -109,7 +116,14 @@ class Store(Protocol):
 
         Args:
             together: sessions that the agent's organization may have at a time, 0 for any.
+            body: kept until the session ends, if it is not empty.
         """
+
+    async def open_body(self, session_id: str, key: str) -> bool:
+        """Let who has this key, and nobody else any more, read a session's body, if it has one."""
+
+    async def body(self, session_id: str, key: str) -> bytes | None:
+        """A session's body; None for a wrong key, and for a session that has none."""
 
     async def admit(
         self, session: Session, nonce: str | None, claimed_until: float, now: float

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from relay.policy.sessions import Session, SessionEnd
+from relay.store.bodies import FORGET_BODY
 from relay.store.schema import COLUMNS, session_of
 
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM sessions"
@@ -43,4 +44,5 @@ def end_session(
         "figures": end.figures,
     }
     row = db.execute(END, values).fetchone()
+    db.execute(FORGET_BODY, (session_id,))
     return session_of(row) if row else None

@@ -89,7 +89,7 @@ CREATE TABLE uses (
     PRIMARY KEY (agent, instance)
 ) STRICT, WITHOUT ROWID;
 """
-# From version 2: what is still to be told of sessions.
+# From version 2: what is still to be told of sessions, and their large bodies.
 VERSION_3 = """
 CREATE TABLE events (
     session TEXT NOT NULL,
@@ -102,6 +102,12 @@ CREATE TABLE events (
     PRIMARY KEY (session, type)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX events_due ON events (organization, due);
+-- What a bot fetches that has the key. The body stands last, since it is long.
+CREATE TABLE bodies (
+    session TEXT PRIMARY KEY,
+    key TEXT,
+    body BLOB NOT NULL
+) STRICT;
 """
 # What leads from each version to the next; a new file takes the same way.
 MIGRATIONS = (TABLES, VERSION_2, VERSION_3)

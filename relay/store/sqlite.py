@@ -19,7 +19,7 @@ from relay.policy.catalog import Agent
 from relay.policy.interfaces import Admission, Places, Reservation, SessionFilter, Wait
 from relay.policy.nodes import Estate, Neighbour
 from relay.policy.sessions import LIVE, Beginning, Move, Session, SessionEnd, SessionState, move
-from relay.store import neighbours
+from relay.store import bodies, neighbours
 from relay.store.database import Database
 from relay.store.ends import INSERT, SELECT, end_session, sessions_of
 from relay.store.outbox import SQLiteOutbox, write_events
@@ -108,17 +108,31 @@ class SQLiteStore:
         self._database.close()
 
     async def reserve(
-        self, session: Session, agent: Agent, places: Places, now: float, together: int = 0
+        self,
+        session: Session,
+        agent: Agent,
+        places: Places,
+        now: float,
+        together: int = 0,
+        body: bytes = b"",
     ) -> Reservation:
         def step(db: sqlite3.Connection) -> Reservation:
             demand = Demand(db, self._node, session.id, agent, places, now, together)
             answer = demand.reserved()
+            if answer is Reservation.HELD and body and not bodies.keep(db, session.id, body):
+                return Reservation.NO_ROOM
             if answer is Reservation.HELD:
                 made = msgspec.structs.replace(session, node=self._node)
                 db.execute(INSERT, values_of(made, SessionState.RESERVED))
             return answer
 
         return await self._run(step)
+
+    async def open_body(self, session_id: str, key: str) -> bool:
+        return await self._run(lambda db: bodies.open_to(db, session_id, key))
+
+    async def body(self, session_id: str, key: str) -> bytes | None:
+        return await self._run(lambda db: bodies.body_of(db, session_id, key))
 
     async def admit(
         self, session: Session, nonce: str | None, claimed_until: float, now: float
