@@ -52,6 +52,7 @@ from relay.server.pumps import Pumps
 from relay.server.session_websocket import session_api
 from relay.server.sessions import SessionKeeper
 from relay.server.start import Preflight, StartSession
+from relay.server.stored_bodies import StoredBody
 from relay.server.succession import Role
 from relay.server.traffic import Traffic
 from relay.server.webhooks import deliver
@@ -73,6 +74,7 @@ PUBLIC_ROUTES = Routes(
         Route.START: StartSession,
         Route.SESSION_API: session_api,
         **PRIVATE_HANDLERS,
+        Route.BODY: StoredBody,
         Route.GENERIC_WEBSOCKET: GenericWebSocket,
         Route.PROVIDER_WEBSOCKET: ProviderWebSocket,
     },

@@ -72,6 +72,7 @@ def check_agent(
         settle_time=table.settle_time,
         stopping_time=table.stopping_time,
         ice_servers=_ice_servers(problems, f"{where}.ice_servers", table, sources),
+        stored_bodies=table.stored_bodies,
         **launch,
     )
 

@@ -257,3 +257,4 @@ class AgentTable(msgspec.Struct, frozen=True):
     settle_time: Annotated[float, _seconds(0, MAX_WAIT)] = _AGENT.settle_time
     stopping_time: Annotated[float, _seconds(0, MAX_WAIT)] = _AGENT.stopping_time
     ice_servers: Annotated[tuple[dict[str, Any], ...], _secret("a list of tables")] = ()
+    stored_bodies: Annotated[bool, _is("true or false")] = _AGENT.stored_bodies

@@ -10,12 +10,11 @@ __all__ = [
     "StartRequest",
     "agent_for_key",
     "at_capacity",
-    "not_ready",
     "organization_for_key",
     "organizations_for_key",
     "parse_start",
     "presented_key",
-    "too_many_sessions",
+    "start_refused",
 ]
 
 import json
@@ -24,8 +23,9 @@ from dataclasses import dataclass
 
 from relay.errors import Refusal
 from relay.policy.catalog import Agent, Catalog
+from relay.policy.interfaces import Reservation
 from relay.policy.tokens import key_matches
-from relay.protocol.body import compact_json, encode_body
+from relay.protocol.body import MAX_BODY, compact_json, encode_body
 
 TRANSPORTS = ("daily", "webrtc", "websocket")
 # The documented cap for bodies that do not travel in a URL.
@@ -39,12 +39,14 @@ class StartRequest:
     Attributes:
         transport: as asked for, None for the SDK and the CLI, which name none.
         body: for a WebSocket session, the body as base64 where one was sent.
+        stored: for a WebSocket session, the body as JSON that its bot has to fetch, or b"".
         bot_body: for a session over HTTP, the JSON object that `POST /bot` carries.
         wants_ice: the answer is to name the agent's ICE servers.
     """
 
     transport: str | None
     body: str | None = None
+    stored: bytes = b""
     bot_body: bytes = b"{}"
     wants_ice: bool = False
 
@@ -159,6 +161,10 @@ def parse_start(raw: bytes, agent: Agent) -> StartRequest:
             "(base64 of the JSON) to the WebSocket URL yourself",
             "body_without_token",
         )
+    if agent.stored_bodies:
+        data = compact_json(body, MAX_BOT_BODY)
+        if len(data) > MAX_BODY:
+            return StartRequest(transport, stored=data)
     return StartRequest(transport, encode_body(body))
 
 
@@ -203,6 +209,22 @@ def _bad(reason: str, cause: str) -> Refusal:
     return Refusal(400, reason, cause=cause)
 
 
+def start_refused(answer: Reservation, retry_after: int) -> Refusal:
+    """The refusal of a start request that the store has not held a place for.
+
+    Returns:
+        429 when full or over `max_sessions`, 400 PCC-1001 when no instance is ready, 503
+        when there is no room for the body.
+    """
+    if answer is Reservation.NONE_READY:
+        return not_ready()
+    if answer is Reservation.CAPPED:
+        return too_many_sessions(retry_after)
+    if answer is Reservation.NO_ROOM:
+        return bodies_full(retry_after)
+    return at_capacity(retry_after)
+
+
 def at_capacity(retry_after: int, *, status: int = 429) -> Refusal:
     """All places are taken: 429 at once for /start and a full queue, 503 after waiting."""
     return Refusal(
@@ -221,6 +243,16 @@ def too_many_sessions(retry_after: int) -> Refusal:
         "this agent or its organization has as many sessions as it may have; try again later",
         cause="session_limit",
         error="PCC-AGENT-AT-CAPACITY: the limit of sessions is reached",
+        headers=((b"retry-after", b"%d" % retry_after),),
+    )
+
+
+def bodies_full(retry_after: int) -> Refusal:
+    """The store holds as many bytes of bodies as it may."""
+    return Refusal(
+        503,
+        "too many large bodies wait for their sessions; try again later, or with a smaller one",
+        cause="bodies_full",
         headers=((b"retry-after", b"%d" % retry_after),),
     )
 

@@ -160,6 +160,8 @@ class Agent(msgspec.Struct, frozen=True):
     settle_time: float = 0.5 * SECOND
     stopping_time: float = 30 * SECOND
     ice_servers: tuple[IceServer, ...] = ()
+    # Bodies too large for a URL are kept in the store, for the bot to fetch.
+    stored_bodies: bool = False
 
     @property
     def service_host(self) -> str:

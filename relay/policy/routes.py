@@ -27,6 +27,7 @@ class Route(Enum):
     GENERIC_WEBSOCKET = "generic_websocket"
     PROVIDER_WEBSOCKET = "provider_websocket"
     LIVEZ = "livez"
+    BODY = "body"
     READYZ = "readyz"
     ADMIN_SESSIONS = "admin_sessions"
     ADMIN_SESSION = "admin_session"
@@ -96,6 +97,7 @@ PUBLIC = (
     _pattern(Route.SERVICE, f"{SERVICES}/{{agent}}", *READ),
     _pattern(Route.SESSIONS, f"{SERVICES}/{{agent}}/sessions", *READ),
     _pattern(Route.SESSION, f"{SERVICES}/{{agent}}/sessions/{{session}}", *READ, b"DELETE"),
+    _pattern(Route.BODY, "v1/bodies/{session}", *READ),
     _pattern(Route.GENERIC_WEBSOCKET, "ws/generic"),
     _pattern(Route.GENERIC_WEBSOCKET, "ws/generic/{host}"),
     _pattern(Route.GENERIC_WEBSOCKET, "ws/generic/{host}/{token}"),

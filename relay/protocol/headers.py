@@ -37,8 +37,17 @@ HOP_BY_HOP = frozenset(
 
 # What belongs to the caller's conversation with the front door, never to the bot:
 # the token and keys, cookies of this host, framing, our own session field.
+# Nor may a caller name an address that a bot would fetch its body from.
 NOT_FOR_BOT = frozenset(
-    (b"authorization", b"content-length", b"cookie", b"expect", b"host", b"x-daily-session-id")
+    (
+        b"authorization",
+        b"content-length",
+        b"cookie",
+        b"expect",
+        b"host",
+        b"x-daily-session-id",
+        b"x-relay-body",
+    )
 )
 
 # Of a request of the Session API only the key stays here: cookies are the bot's own there.

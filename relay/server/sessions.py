@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from relay.errors import Refusal, StoreError
-from relay.policy.admission import at_capacity, not_ready, too_many_sessions
+from relay.policy.admission import at_capacity, start_refused
 from relay.policy.catalog import Agent, Catalog, Limits
 from relay.policy.interfaces import Admission, InstancePool, Log, Reservation, Store
 from relay.policy.nodes import Estate, Neighbour
@@ -76,25 +76,22 @@ class SessionKeeper:
         self.settling = Settling(store, pool, self.sides, log, nursery)
         self.elsewhere: Collection[str] = ()
 
-    async def reserve(self, agent: Agent, session_id: str, transport: str) -> Session:
-        """A reserved session for /start.
+    async def reserve(
+        self, agent: Agent, session_id: str, transport: str, body: bytes = b""
+    ) -> Session:
+        """A reserved session for /start, with the body that is to be stored.
 
         Raises:
-            Refusal: 429 when full or over `max_sessions`, 400 PCC-1001 when no instance is
-                ready.
+            Refusal: as `admission.start_refused`.
         """
         await self._pool.wait_known()
         now = self._now()
         session = self._new(agent, session_id, transport, now, expires=now + TOKEN_TTL)
         places = self._pool.places(agent)
         together = self._catalog.organization_of(agent).max_sessions
-        held = await self._store.reserve(session, agent, places, now, together)
-        if held is Reservation.NONE_READY:
-            raise not_ready()
-        if held is Reservation.CAPPED:
-            raise too_many_sessions(self._retry_after())
-        if held is Reservation.FULL:
-            raise at_capacity(self._retry_after())
+        held = await self._store.reserve(session, agent, places, now, together, body)
+        if held is not Reservation.HELD:
+            raise start_refused(held, self._retry_after())
         return session
 
     def _new(

@@ -55,7 +55,7 @@ class StartSession:
             raise draining()
         session_id = exchange.front.new_id()
         transport = start.transport or "http"
-        session = await exchange.front.sessions.reserve(agent, session_id, transport)
+        session = await exchange.front.sessions.reserve(agent, session_id, transport, start.stored)
         exchange.session_id = session_id
         if start.over_http:
             exchange.front.background.start_soon(

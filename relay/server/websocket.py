@@ -29,6 +29,7 @@ from relay.server.callers import Caller
 from relay.server.exchange import Exchange
 from relay.server.handing import Moved
 from relay.server.start import draining
+from relay.server.stored_bodies import stored_body
 from relay.server.upstream import BotConnection, open_bot
 
 Parameters = tuple[tuple[bytes, bytes], ...]
@@ -123,6 +124,8 @@ class GenericWebSocket(BotWebSocket):
         """The bot's answer to the upgrade; the pool is told how the bot took it."""
         pool, self._asked = self._exchange.front.pool, trio.current_time()
         fields = for_bot_upgrade(self._exchange.head.headers, self._caller.session.id)
+        if self._agent.stored_bodies:
+            fields += await stored_body(self._exchange.front, self._caller.session.id)
         address = Address.of(instance)
         try:
             answer = await self._shake_hands(bot, address, self._bot_target, fields)
