@@ -106,6 +106,20 @@ class Database:
         except (sqlite3.Error, msgspec.ValidationError) as error:
             raise _failed(error) from error
 
+    async def prepare(self, prepare: Callable[[sqlite3.Connection], None]) -> None:
+        """Give every connection to `prepare`, between its transactions.
+
+        Raises:
+            StoreError: as `run`.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            prepare(self.connection)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(prepare, self._patient, limiter=self._one)
+        except sqlite3.Error as error:
+            raise _failed(error) from error
+
     async def _run_patiently(self, step: Step[T]) -> T:
         # The limit holds for standing in line only: what has begun is finished.
         with trio.move_on_after(self._busy_timeout):

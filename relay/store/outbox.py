@@ -27,7 +27,7 @@ from relay.store.schema import COLUMNS, session_of
 # What the store calls a state, and what its beginning is called outside.
 EVENTS = {"active": ("session.started", "started"), "ended": ("session.ended", "ended")}
 TRIGGER = """
-CREATE TEMP TRIGGER tell_{state} AFTER UPDATE OF state ON main.sessions
+CREATE TEMP TRIGGER IF NOT EXISTS tell_{state} AFTER UPDATE OF state ON main.sessions
 WHEN new.state = '{state}' AND new.organization IN (SELECT organization FROM temp.told)
 BEGIN
     INSERT OR IGNORE INTO events (session, type, organization, created)
@@ -54,11 +54,16 @@ ONE = "session = ? AND type = ?"
 
 
 def write_events(db: sqlite3.Connection, organizations: Collection[str]) -> None:
-    """Have this connection write what is to be told to these organizations."""
-    if not organizations:
+    """Have this connection write what is to be told to these organizations, and to no others.
+
+    It may have been told of others before.
+    """
+    known = db.execute("SELECT count(*) FROM temp.sqlite_master WHERE name = 'told'").fetchone()
+    if not organizations and not known[0]:
         return
-    db.execute("CREATE TEMP TABLE told (organization TEXT PRIMARY KEY)")
-    db.executemany("INSERT INTO told VALUES (?)", [(name,) for name in organizations])
+    db.execute("CREATE TEMP TABLE IF NOT EXISTS told (organization TEXT PRIMARY KEY)")
+    db.execute("DELETE FROM temp.told")
+    db.executemany("INSERT INTO temp.told VALUES (?)", [(name,) for name in organizations])
     for state, (event, time) in EVENTS.items():
         db.execute(TRIGGER.format(state=state, type=event, time=time))
 
@@ -69,6 +74,14 @@ class SQLiteOutbox:
     def __init__(self, database: Database, node: str) -> None:
         self._database = database
         self._node = node
+
+    async def tell(self, organizations: Collection[str]) -> None:
+        """Write what is to be told to these organizations from now on, and to no others.
+
+        Raises:
+            StoreError: it can't be done.
+        """
+        await self._database.prepare(lambda db: write_events(db, organizations))
 
     async def release(self, organization: str) -> None:
         again = "UPDATE events SET node = NULL, due = 0 WHERE organization = ? AND node = ?"
