@@ -1,4 +1,4 @@
-"""The `relay` command: serve, check, make keys and tokens, look at sessions.
+"""The `relay` command: serve, check, make keys and tokens, look at and order a daemon.
 
 Exit status: 0 clean, 1 something failed at run time, 2 a configuration or a
 command line that cannot be used. Errors are lines on stderr that begin with
@@ -17,10 +17,11 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from relay import __version__, cli_sessions, cli_upgrade, cli_views
+from relay import __version__, cli_orders, cli_sessions, cli_upgrade, cli_views
 from relay.config import DEFAULT_FILE, Config, effective, load, suggestion, websocket_url
 from relay.errors import ConfigError, RelayError
 from relay.policy import tokens
@@ -120,6 +121,11 @@ def parser() -> Parser:
         commands.add_parser("top", help="live calls of a daemon, again and again"),
         _add_config,
     )
+    cli_orders.add_arguments(
+        commands.add_parser("drain", help="take no new sessions: a node, an agent, an instance"),
+        commands.add_parser("reload", help="let a daemon follow its changed configuration"),
+        _add_config,
+    )
     cli_upgrade.add_arguments(
         commands.add_parser("upgrade", help="replace a running daemon's process in place"),
         _add_config,
@@ -182,7 +188,7 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return serve_demo()
     from relay.daemon import serve
 
-    return serve(lambda: _load(arguments, environ), environ)
+    return serve(partial(_load, arguments, environ), environ)
 
 
 def _check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

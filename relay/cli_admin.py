@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Record", "add_where", "aligned", "ask", "span", "text"]
+__all__ = ["Record", "Refused", "add_where", "aligned", "ask", "span", "text"]
 
 import argparse
 import http.client
@@ -21,6 +21,14 @@ TIMEOUT = 10.0
 MAX_ANSWER = 64 * 1024 * 1024
 
 Record = Mapping[str, Any]
+
+
+class Refused(RelayError):
+    """The daemon has said no; the text is its reason, of one line or several."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -64,7 +72,8 @@ def ask(
         timeout: seconds that the daemon may take.
 
     Raises:
-        RelayError: nobody answers, or it is a refusal.
+        Refused: the answer is a refusal.
+        RelayError: nobody answers, or not as a daemon does.
     """
     access = _access(arguments, environ)
     connection, shown = _connection(access.bind)
@@ -128,7 +137,8 @@ def _decoded(status: int, body: bytes, shown: str) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise RelayError(f"{shown} answered {status} without a JSON object; is it a relay daemon?")
     if status >= http.HTTPStatus.BAD_REQUEST:
-        raise RelayError(text(answer.get("error") or f"the daemon answered {status}"))
+        reason = answer.get("error") or f"the daemon answered {status}"
+        raise Refused(status, "\n".join(map(text, str(reason).splitlines())))
     return answer
 
 

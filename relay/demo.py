@@ -19,8 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from relay.config import load
-from relay.daemon import Daemon, run_to_end
-from relay.ops.log import configure
+from relay.daemon import Daemon
+from relay.endings import run_to_end
+from relay.ops.log import Log
 
 BIND = "127.0.0.1:8080"
 ADMIN = "127.0.0.1:8081"
@@ -91,7 +92,7 @@ def serve_demo() -> int:
     # The daemon takes signals itself once it runs. One that comes before is kept for it: an
     # exception in the midst of its start would leave things behind.
     early: list[int] = []
-    for each in (signal.SIGTERM, signal.SIGINT):
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(each, lambda number, _frame: early.append(number))
 
     def ready(url: str, admin: str) -> None:
@@ -113,7 +114,7 @@ def serve_demo() -> int:
             )
         )
         config = load(file, os.environ)
-        log = configure(config.log_format, config.log_level, sys.stderr)
+        log = Log(config.log_format, config.log_level, sys.stderr)
         run_to_end(Daemon(config, log, ready).run)
     return 0
 

@@ -8,7 +8,13 @@ a lock of the same kind, so that two of them never speak to one pump in turns.
 
 from __future__ import annotations
 
-__all__ = ["PumpProcesses", "RuntimeDirectories", "hold_directory", "node_name"]
+__all__ = [
+    "PumpProcesses",
+    "RuntimeDirectories",
+    "check_socket_paths",
+    "hold_directory",
+    "node_name",
+]
 
 import fcntl
 import os
@@ -62,12 +68,7 @@ def hold_directory(path: Path, pumps: int, lock: int = -1) -> Iterator[int]:
     Raises:
         ConfigError: its path is too long, it can't be written, or another daemon holds it.
     """
-    longest = len(os.fsencode(_socket_path(path, pumps - 1)))
-    if longest > MAX_SOCKET_PATH:
-        raise ConfigError(
-            f"server.runtime_dir: {path}: the path is too long, since a Unix socket in it may "
-            f"have {MAX_SOCKET_PATH} bytes and would have {longest}; choose a shorter one"
-        )
+    check_socket_paths(path, pumps)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
@@ -91,6 +92,16 @@ def hold_directory(path: Path, pumps: int, lock: int = -1) -> Iterator[int]:
         yield lock
     finally:
         os.close(lock)
+
+
+def check_socket_paths(path: Path, pumps: int) -> None:
+    """Raises ConfigError when so many pumps can't have their sockets in this directory."""
+    longest = len(os.fsencode(_socket_path(path, pumps - 1)))
+    if longest > MAX_SOCKET_PATH:
+        raise ConfigError(
+            f"server.runtime_dir: {path}: the path is too long, since a Unix socket in it may "
+            f"have {MAX_SOCKET_PATH} bytes and would have {longest}; choose a shorter one"
+        )
 
 
 def node_name(path: Path) -> str:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["Place", "descriptor_room", "open_places", "url_of"]
+__all__ = [
+    "Place",
+    "close_places",
+    "descriptor_room",
+    "listeners_of",
+    "open_places",
+    "reopen",
+    "url_of",
+]
 
 import contextlib
 import resource
 import socket
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import trio
 
@@ -43,9 +53,8 @@ async def open_places(
     Raises:
         ConfigError: an address can't be had, or a given socket is not asked for.
     """
-    wanted: list[tuple[Role, Bind]] = [("public", bind) for bind in config.binds]
     places: list[Place] = []
-    for role, bind in [*wanted, ("admin", config.admin_bind)]:
+    for role, bind in _wanted(config):
         for each in await _open(role, bind, given, before):
             await opened.enter_async_context(each)
             places.append((role, str(bind), each))
@@ -64,6 +73,65 @@ async def _open(
         return [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in former]
     where = (bind.kind, bind.host, bind.port, bind.path)
     return await take_inherited(given, *where) or await open_listeners(*where)
+
+
+async def reopen(config: Config, before: Sequence[Place]) -> list[Place]:
+    """Every socket that another configuration asks for: one that is there already, or new.
+
+    Args:
+        before: what is listened on now; what is not asked for stays open.
+
+    Raises:
+        ConfigError: an address can't be had; nothing more is open than before.
+    """
+    left, places = list(before), list[Place]()
+    wanted = _wanted(config)
+    rest = Counter((role, str(bind)) for role, bind in wanted)
+    try:
+        for role, bind in wanted:
+            key = role, str(bind)
+            there = [each for each in left if each[:2] == key]
+            # Port 0 may be asked for several times.
+            taken, rest[key] = there[: len(there) // rest[key]], rest[key] - 1
+            left = [each for each in left if each not in taken]
+            if not taken:
+                _check_overlap(bind, before)
+            places += taken or [(*key, each) for each in await _open(role, bind, [], None)]
+    except BaseException:
+        await close_places(each for each in places if each not in before)
+        raise
+    return places
+
+
+async def close_places(places: Iterable[Place]) -> None:
+    for *_, listener in places:
+        await trio.aclose_forcefully(listener)
+
+
+def _check_overlap(bind: Bind, before: Sequence[Place]) -> None:
+    """Raises ConfigError for an address that the kernel can't give to who has another one of it."""
+    if bind.kind == "unix" or bind.port == 0:
+        return
+    for _, name, listener in before:
+        address = listener.socket.getsockname()
+        if isinstance(address, tuple) and address[1] == bind.port and _overlap(bind, address[0]):
+            raise ConfigError(
+                f"can't listen on {bind}, since this daemon listens on {name}: restart needed"
+            )
+
+
+def _overlap(bind: Bind, host: str) -> bool:
+    other = Bind("tcp", host=host)
+    return bind.host == host or bind.is_wildcard or other.is_wildcard
+
+
+def _wanted(config: Config) -> list[tuple[Role, Bind]]:
+    return [*(("public", bind) for bind in config.binds), ("admin", config.admin_bind)]
+
+
+def listeners_of(places: Iterable[Place], role: Role) -> list[trio.SocketListener]:
+    """Those that are for one role, in the order of the configuration."""
+    return [listener for whom, _, listener in places if whom == role]
 
 
 def url_of(listener: trio.SocketListener) -> str:

@@ -136,6 +136,11 @@ class Upgrades:
         self._busy = False
         self.node: Node | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether another process is taking over, or has."""
+        return self._busy or (self.node is not None and self.node.front.successor is not None)
+
     async def ask(self) -> dict[str, object]:
         """Have a new process take the node over; both processes' pid and version.
 
@@ -168,7 +173,7 @@ class Upgrades:
             return "this daemon can't be replaced: nothing would start it again in its place"
         if self.node is None:
             return "the daemon does not serve yet"
-        if self._busy or self.node.front.successor is not None:
+        if self.busy:
             return "another process is taking over already"
         if self.node.ending.is_set():
             return "the daemon is about to end"

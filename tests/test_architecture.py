@@ -16,8 +16,10 @@ FILES = sorted(path for path in ROOT.rglob("*.py"))
 PARTS = {
     "relay": "version",
     "relay.__main__": "cli",
+    "relay.chores": "daemon",
     "relay.cli": "cli",
     "relay.cli_admin": "cli",
+    "relay.cli_orders": "cli",
     "relay.cli_sessions": "cli",
     "relay.cli_upgrade": "cli",
     "relay.cli_views": "cli",
@@ -38,6 +40,7 @@ PARTS = {
     "relay.pump": "pump",
     "relay.pump.channel": "channel",
     "relay.pump_processes": "daemon",
+    "relay.reloading": "daemon",
     "relay.server": "server",
     "relay.sockets": "daemon",
     "relay.store": "store",

@@ -155,6 +155,7 @@ class LimitsTable(msgspec.Struct, frozen=True):
     reservation_timeout: Wait = _LIMITS.reservation_timeout
     node_timeout: Wait = _LIMITS.node_timeout
     close_timeout: Wait = _LIMITS.close_timeout
+    close_spread: Annotated[float, _seconds(0, MAX_WAIT)] = _LIMITS.close_spread
     drain_timeout: Call = _LIMITS.drain_timeout
 
 

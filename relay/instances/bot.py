@@ -63,7 +63,8 @@ class Bot:
         silent: probes without an answer, since it was idle and ready.
         proven: it has been given a session, or is not young any more, and that was noted.
         usage: what its processes used at the last look; None before the first.
-        outdated: it takes no new session and ends with its last.
+        outdated: it was started in another way than its agent's bots are now.
+        held_back: an operator lets it drain.
         retiring: it is to end now.
         grace: the time between SIGTERM and SIGKILL.
     """
@@ -79,6 +80,7 @@ class Bot:
     used: int = 0
     adopted: bool = False
     outdated: bool = False
+    held_back: bool = False
     retiring: bool = False
     since: float = field(default_factory=trio.current_time)
     idle_since: float = field(default_factory=trio.current_time)
@@ -105,7 +107,12 @@ class Bot:
     @property
     def staying(self) -> bool:
         """Whether it is neither ending nor to end soon."""
-        return self.state is not State.ENDING and not self.retiring and not self.outdated
+        return self.state is not State.ENDING and not self.retiring and self.wanted
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it may get another session; otherwise it ends with its last."""
+        return not (self.outdated or self.held_back)
 
     @property
     def offered(self) -> bool:

@@ -49,37 +49,92 @@ class FixedInstances:
     def __init__(
         self, agents: Iterable[Agent], log: Log, jitter: Callable[[], float] = random.random
     ) -> None:
-        self._agents = {agent.name: agent for agent in agents}
+        self._agents: dict[str, Agent] = {}
         self._log = log
         self._jitter = jitter
         self._instances: dict[str, Instance] = {}
-        self._of: dict[str, dict[str, Instance]] = {name: {} for name in self._agents}
-        self._names: list[Name] = []
+        self._of: dict[str, dict[str, Instance]] = {}
+        self._names: dict[tuple[str, str], Name] = {}
+        self._held_back: frozenset[str] = frozenset()
         self._uses = 0
         self._wanted: set[str] = set()
         self._changed = trio.Event()
-        self._known = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._resolver = Resolver()
         self._limiter = trio.CapacityLimiter(MAX_PROBES)
-        for agent in self._agents.values():
-            for entry in agent.instances:
-                if (name := DnsName.of(entry)) is not None:
-                    self._names.append(Name(agent, entry, name))
-                else:
-                    self._add(agent, entry).entries.add(entry)
+        self.configure(agents)
 
     async def run(self) -> None:
         """Look names up and probe every instance for as long as the daemon runs."""
-        resolver = Resolver()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._watch(list(self._instances.values()))
-            self._note_known()
-            for name in self._names:
-                nursery.start_soon(name.watch, resolver, self._listed, self._log, self._jitter)
+            for name in self._names.values():
+                self._look(name)
             await trio.sleep_forever()
 
     # Which instances there are.
+
+    def configure(self, agents: Iterable[Agent]) -> None:
+        """Have the instances of these agents from now on; what stays keeps what is known of it."""
+        self._agents = {agent.name: agent for agent in agents}
+        entries = [(agent, entry) for agent in self._agents.values() for entry in agent.instances]
+        self._drop({(agent.name, entry) for agent, entry in entries})
+        for agent in self._agents.values():
+            self._of.setdefault(agent.name, {})
+        fresh = []
+        for agent, entry in entries:
+            found = DnsName.of(entry)
+            if found is not None:
+                self._find(agent, entry, found)
+                continue
+            instance = self._instances.get(entry)
+            if instance is not None and instance.agent.name != agent.name:
+                self._remove(instance)  # who lists an instance has it, who found it has not
+                instance = None
+            if instance is None:
+                instance = self._add(agent, entry)
+                fresh.append(instance)
+            instance.entries.add(entry)
+        self._watch(fresh)
+        self._wake()
+
+    def _drop(self, wanted: set[tuple[str, str]]) -> None:
+        """Let go of what these agents' names and entries do not stand for."""
+        for key in self._names.keys() - wanted:
+            self._names.pop(key).scope.cancel()
+        for each in list(self._instances.values()):
+            name = each.agent.name
+            each.entries = {entry for entry in each.entries if (name, entry) in wanted}
+            if each.entries:
+                each.agent = self._agents[name]
+            else:
+                self._remove(each)
+        for name in self._of.keys() - self._agents.keys():
+            del self._of[name]
+
+    def _find(self, agent: Agent, entry: str, found: DnsName) -> None:
+        """Have a name looked up as its agent says now."""
+        name = self._names.get((agent.name, entry))
+        if name is None:
+            name = self._names[agent.name, entry] = Name(agent, entry, found)
+        else:
+            before, name.agent = name.agent, agent
+            if (before.dns_server, before.dns_interval) == (agent.dns_server, agent.dns_interval):
+                return
+            name.scope.cancel()
+            name.scope = trio.CancelScope()
+        self._look(name)
+
+    def _look(self, name: Name) -> None:
+        if self._nursery is not None:
+            arguments = (self._resolver, self._listed, self._log, self._jitter)
+            self._nursery.start_soon(name.watch, *arguments)
+
+    def _remove(self, instance: Instance) -> None:
+        """Calls there go on; nothing is left to know of it but their leases."""
+        instance.scope.cancel()
+        del self._instances[instance.url], self._of[instance.agent.name][instance.url]
 
     def _add(self, agent: Agent, url: str) -> Instance:
         instance = Instance(url, agent, self._became, wanted=agent.name in self._wanted)
@@ -89,23 +144,24 @@ class FixedInstances:
     def _listed(self, name: Name, urls: tuple[str, ...]) -> tuple[str, ...]:
         """Take over what a name stands for; those that are another agent's are not."""
         agent, entry = name.agent, name.entry
+        if self._names.get((agent.name, entry)) is not name:
+            return ()  # dropped while its answer was on its way
         now = set(urls)
         for each in list(self._of[agent.name].values()):
             if each.url not in now:
                 each.entries.discard(entry)
             if not each.entries:
-                # Calls there go on; nothing is left to know of it but their leases.
-                each.scope.cancel()
-                del self._instances[each.url], self._of[agent.name][each.url]
+                self._remove(each)
         fresh = [self._add(agent, url) for url in urls if url not in self._instances]
         for url in now & self._of[agent.name].keys():
             self._of[agent.name][url].entries.add(entry)
         self._watch(fresh)
-        self._note_known()
+        self._wake()
         return tuple(url for url in urls if url not in self._of[agent.name])
 
     def _watch(self, instances: list[Instance]) -> None:
-        assert self._nursery is not None
+        if self._nursery is None:
+            return  # `run` does it
         step = min(PROBE_STEP, FIRST_PROBES / max(1, len(instances)))
         for place, each in enumerate(instances):
             self._nursery.start_soon(each.watch, place * step, self._limiter, self._jitter)
@@ -128,15 +184,15 @@ class FixedInstances:
                     failures=health.failures,
                     wait=wait,
                 )
-        self._note_known()
         if described(health) != described(before):
             self._wake()
 
-    def _note_known(self) -> None:
-        if self._known.is_set() or not all(name.looked for name in self._names):
-            return
-        if all(each.health.says != UNASKED for each in self._instances.values()):
-            self._known.set()
+    def _is_known(self, agent: Agent) -> bool:
+        """Whether all that an agent has was looked at."""
+        names = [name for (owner, _), name in self._names.items() if owner == agent.name]
+        instances = self._of_agent(agent)
+        asked = all(each.health.says != UNASKED for each in instances)
+        return asked and all(name.looked for name in names)
 
     def _wake(self) -> None:
         self._changed.set()
@@ -144,14 +200,28 @@ class FixedInstances:
 
     # What the server asks.
 
-    async def wait_known(self) -> None:
+    async def wait_known(self, agent: Agent) -> None:
         with trio.move_on_after(FIRST_LOOK):
-            await self._known.wait()
+            while not self._is_known(agent):
+                await self._changed.wait()
 
     def places(self, agent: Agent) -> Places:
         # Least recently used first: load spreads and a bot has the longest rest.
-        instances = sorted(self._of[agent.name].values(), key=lambda each: each.used)
-        return Places(tuple(chosen({each.url: each.health for each in instances})))
+        here = [each for each in self._of_agent(agent) if each.url not in self._held_back]
+        here.sort(key=lambda each: each.used)
+        return Places(tuple(chosen({each.url: each.health for each in here})))
+
+    def _of_agent(self, agent: Agent) -> Iterable[Instance]:
+        """None for an agent that was configured when its caller came, and is no longer."""
+        return self._of.get(agent.name, {}).values()
+
+    def hold_back(self, instances: frozenset[str]) -> None:
+        self._held_back = instances
+        self._wake()
+
+    def gone(self, instance: str) -> bool:
+        unknown = any(name.found is None for name in self._names.values())
+        return instance not in self._instances and not unknown
 
     def want(self, agent: Agent, waiting: int) -> None:
         """There are as many as there are, but those that are not ready are asked more often."""
@@ -159,7 +229,7 @@ class FixedInstances:
         if wanted == (agent.name in self._wanted):
             return
         self._wanted ^= {agent.name}
-        for each in self._of[agent.name].values():
+        for each in self._of_agent(agent):
             each.wanted = wanted
             each.stir()
 
@@ -207,7 +277,7 @@ class FixedInstances:
 
     def statistics(self) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {name: {} for name in self._agents}
-        for name in self._names:
+        for name in self._names.values():
             found[name.agent.name][name.entry] = name.described
         for each in self._instances.values():
             found[each.agent.name][each.url] = described(each.health)
@@ -215,7 +285,7 @@ class FixedInstances:
 
     def details(self) -> dict[str, dict[str, dict[str, object]]]:
         found: dict[str, dict[str, dict[str, object]]] = {name: {} for name in self._agents}
-        for name in self._names:
+        for name in self._names.values():
             found[name.agent.name][name.entry] = {
                 "state": name.described,
                 "failing": name.failure is not None,

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 __all__ = ["LaunchedInstances"]
 
-import contextlib
-import os
 import secrets
-import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
-import msgspec
 import trio
 
-from relay.instances.bot import HOST, Bot
+from relay.instances.bot import Bot
 from relay.instances.files import BotFiles, Record, launch_of
+from relay.instances.launch import free_port, launch
 from relay.instances.process import Process, end_marked
 from relay.instances.scaler import Scaler
 from relay.instances.usage import measure
@@ -57,14 +54,46 @@ class LaunchedInstances:
         self, agents: Iterable[Agent], files: BotFiles, environment: Mapping[str, str], log: Log
     ) -> None:
         self._files = files
-        self._environment = environment
+        self._drained: frozenset[str] = frozenset()
         self._log = log
         self._bots: dict[str, Bot] = {}
-        self._scalers = {agent.name: Scaler(agent) for agent in agents}
+        self._scalers: dict[str, Scaler] = {}
         self._uses = 0
         self._changed = trio.Event()
         self._reconciled = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self.configure(agents, environment)
+
+    def configure(self, agents: Iterable[Agent], environment: Mapping[str, str]) -> None:
+        """Start bots like this from now on; others that run end with their last session."""
+        self._environment = environment
+        wanted = {agent.name: agent for agent in agents}
+        for name in wanted.keys() | self._scalers.keys():
+            agent = wanted.get(name, Agent(name, ""))
+            self._scalers.setdefault(name, Scaler(agent)).configure(agent)
+        for bot in self._bots.values():
+            # One of an agent that is gone ends as that agent said.
+            bot.agent = wanted.get(bot.record.agent, bot.agent)
+            bot.outdated = bot.record.launch != launch_of(self._scaler(bot.record).agent)
+        self._retire_unwanted()
+        self._wake()
+
+    def hold_back(self, instances: frozenset[str]) -> None:
+        self._drained = instances
+        for bot in self._bots.values():
+            bot.held_back = bot.url in instances
+        self._retire_unwanted()
+        self._wake()
+
+    def gone(self, instance: str) -> bool:
+        return instance not in self._bots
+
+    def _retire_unwanted(self) -> None:
+        """End bots that get no session any more and have none."""
+        if self._reconciled.is_set():
+            for bot in self._bots.values():
+                if not bot.wanted and not bot.sessions:
+                    bot.retire()
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Adopt the bots that are there, then start and end them as asked, until cancelled."""
@@ -100,7 +129,7 @@ class LaunchedInstances:
 
     # What the server asks.
 
-    async def wait_known(self) -> None:
+    async def wait_known(self, agent: Agent) -> None:
         await self._reconciled.wait()
 
     def places(self, agent: Agent) -> Places:
@@ -142,7 +171,7 @@ class LaunchedInstances:
             rest = 0.0
         with trio.move_on_after(rest):
             await bot.gone.wait()
-        if not agent.reuse_process or (deaf and alone) or (bot.outdated and alone):
+        if not agent.reuse_process or (deaf and alone) or (not bot.wanted and alone):
             bot.retire()
         elif alone:
             bot.settle(session_id)
@@ -162,15 +191,12 @@ class LaunchedInstances:
         bot = self._bots.get(instance)
         if bot is not None:
             bot.release(session_id)
-            if bot.outdated and not bot.sessions:
-                bot.retire()
+            self._retire_unwanted()
         self._wake()
 
     def reconciled(self) -> None:
-        for bot in self._bots.values():
-            if bot.outdated and not bot.sessions:
-                bot.retire()
         self._reconciled.set()
+        self._retire_unwanted()
 
     def started_at(self, instance: str) -> float | None:
         bot = self._bots.get(instance)
@@ -213,28 +239,14 @@ class LaunchedInstances:
     # One bot from its start to its end.
 
     def _start(self, agent: Agent) -> None:
-        record = Record(secrets.token_hex(6), agent.name, self._free_port(), launch_of(agent))
-        log = -1
+        port = free_port(lambda url: url in self._bots or url in self._drained)
+        record = Record(secrets.token_hex(6), agent.name, port, launch_of(agent))
         try:
-            self._files.write(record)
-            log = self._files.open_log(record)
-            process = Process.start(
-                record.id,
-                [word.replace("{port}", str(record.port)) for word in agent.command],
-                agent.cwd,
-                {**self._environment, **dict(agent.env), "PORT": str(record.port)},
-                log,
-            )
+            record, process = launch(record, agent, self._environment, self._files)
         except OSError as error:
             self._files.remove(record)
             self._count_failure(record, f"{error.strerror}: {error.filename}")
             return
-        finally:
-            if log >= 0:
-                os.close(log)
-        record = msgspec.structs.replace(record, process=process.known)
-        with contextlib.suppress(OSError):  # without the pid it is found by its mark
-            self._files.write(record)
         self._log.event("bot_started", agent=agent.name, bot=record.id, pid=process.known.pid)
         self._add(Bot(record, process, agent, self._wake, self._first_ready))
 
@@ -247,6 +259,7 @@ class LaunchedInstances:
         agent = self._scaler(record).agent
         bot = Bot(record, process, agent, self._wake, self._first_ready)
         bot.outdated = record.launch != launch_of(agent)
+        bot.held_back = bot.url in self._drained
         bot.adopted, bot.ready_after = True, 0.0
         self._log.event("bot_adopted", agent=agent.name, bot=record.id, pid=process.known.pid)
         self._add(bot)
@@ -298,15 +311,6 @@ class LaunchedInstances:
             self._files.remove(bot.record)
         bot.gone.set()
         self._wake()
-
-    def _free_port(self) -> int:
-        """A port that is free now; a bot that loses the race for it is started again."""
-        while True:
-            with socket.socket() as sock:
-                sock.bind((HOST, 0))
-                port: int = sock.getsockname()[1]
-            if f"http://{HOST}:{port}" not in self._bots:
-                return port
 
     def _count_failure(self, record: Record, reason: str) -> None:
         """A start has failed: leave the command alone for a while."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Name"]
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -29,6 +29,7 @@ class Name:
         found: the last answer; None before the first.
         shared: of its instances, those that are another agent's.
         failure: why the last look failed; None if it did not.
+        scope: cancel it and nobody looks any more.
     """
 
     agent: Agent
@@ -37,6 +38,7 @@ class Name:
     found: Found | None = None
     shared: tuple[str, ...] = ()
     failure: str | None = None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     @property
     def looked(self) -> bool:
@@ -59,24 +61,25 @@ class Name:
         log: Log,
         jitter: Callable[[], float],
     ) -> None:
-        """Look it up for as long as the daemon runs.
+        """Look it up until the scope is cancelled.
 
         Args:
             listed: takes what it stands for now, returns those that are another agent's. Called
                 after each look, with the last known instances when it failed.
             jitter: numbers from 0 up to 1.
         """
-        while True:
-            try:
-                found = await resolver.look(self.name, self.agent.dns_server)
-            except LookupFailure as error:
-                self._failed(str(error), log)
-                wait = min(self.agent.dns_interval, RETRY)
-            else:
-                self._answered(found, log)
-                wait = next_look(self.agent.dns_interval, found.ttl)
-            self._share(listed(self, self.found.urls if self.found else ()), log)
-            await trio.sleep(spread(wait, jitter()))
+        with self.scope:
+            while True:
+                try:
+                    found = await resolver.look(self.name, self.agent.dns_server)
+                except LookupFailure as error:
+                    self._failed(str(error), log)
+                    wait = min(self.agent.dns_interval, RETRY)
+                else:
+                    self._answered(found, log)
+                    wait = next_look(self.agent.dns_interval, found.ttl)
+                self._share(listed(self, self.found.urls if self.found else ()), log)
+                await trio.sleep(spread(wait, jitter()))
 
     def _failed(self, why: str, log: Log) -> None:
         if self.failure is None:

@@ -4,21 +4,46 @@ from __future__ import annotations
 
 __all__ = ["Instances"]
 
+from collections.abc import Collection, Mapping
+
 import trio
 
+from relay.instances.files import BotFiles
 from relay.instances.fixed import FixedInstances
 from relay.instances.launched import LaunchedInstances
 from relay.policy.catalog import Agent
 from relay.policy.health import Failure
-from relay.policy.interfaces import Places
+from relay.policy.interfaces import Log, Places
 
 
 class Instances:
-    """`relay.policy.interfaces.InstancePool` over both sources."""
+    """`relay.policy.interfaces.InstancePool` over both sources.
 
-    def __init__(self, fixed: FixedInstances, launched: LaunchedInstances) -> None:
-        self._fixed = fixed
-        self._launched = launched
+    Args:
+        agents: all that are configured.
+        environment: what launched bots inherit.
+    """
+
+    def __init__(
+        self, agents: Collection[Agent], files: BotFiles, environment: Mapping[str, str], log: Log
+    ) -> None:
+        fixed, launched = _by_source(agents)
+        self._fixed = FixedInstances(fixed, log)
+        self._launched = LaunchedInstances(launched, files, environment, log)
+        self._commands = {agent.name for agent in launched}
+        self._waiting: dict[str, int] = {}
+
+    def configure(self, agents: Collection[Agent], environment: Mapping[str, str]) -> None:
+        """Have these agents' instances from now on. Calls on others go on.
+
+        Launched bots that are not wanted any more end with their last session.
+        """
+        fixed, launched = _by_source(agents)
+        self._commands = {agent.name for agent in launched}
+        self._fixed.configure(fixed)
+        self._launched.configure(launched, environment)
+        for agent in agents:  # who waits may wait for another source now
+            self.want(agent, self._waiting.get(agent.name, 0))
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Started once the launched bots that are there already have been found."""
@@ -34,14 +59,21 @@ class Instances:
     async def end(self, hurry: trio.Event) -> None:
         await self._launched.end(hurry)
 
-    async def wait_known(self) -> None:
-        await self._launched.wait_known()
-        await self._fixed.wait_known()
+    async def wait_known(self, agent: Agent) -> None:
+        await self._of(agent).wait_known(agent)
+
+    def hold_back(self, instances: frozenset[str]) -> None:
+        self._fixed.hold_back(instances)
+        self._launched.hold_back(instances)
+
+    def gone(self, instance: str) -> bool:
+        return self._fixed.gone(instance) and self._launched.gone(instance)
 
     def places(self, agent: Agent) -> Places:
         return self._of(agent).places(agent)
 
     def want(self, agent: Agent, waiting: int) -> None:
+        self._waiting[agent.name] = waiting
         self._of(agent).want(agent, waiting)
 
     async def wait_change(self, agent: Agent) -> None:
@@ -59,7 +91,8 @@ class Instances:
     async def wait_settled(
         self, agent: Agent, instance: str, session_id: str, *, deaf: bool
     ) -> None:
-        await self._of(agent).wait_settled(agent, instance, session_id, deaf=deaf)
+        source = self._launched if self._launched.knows(instance) else self._of(agent)
+        await source.wait_settled(agent, instance, session_id, deaf=deaf)
 
     async def has_failed(self, instance: str) -> bool:
         return await self._at(instance).has_failed(instance)
@@ -84,7 +117,14 @@ class Instances:
         return self._at(instance).started_at(instance)
 
     def _of(self, agent: Agent) -> FixedInstances | LaunchedInstances:
-        return self._launched if agent.command else self._fixed
+        # As it is now: a caller's agent may have been configured otherwise when it came.
+        return self._launched if agent.name in self._commands else self._fixed
 
     def _at(self, instance: str) -> FixedInstances | LaunchedInstances:
         return self._launched if self._launched.knows(instance) else self._fixed
+
+
+def _by_source(agents: Collection[Agent]) -> tuple[list[Agent], list[Agent]]:
+    """Those whose instances are somebody else's, and those whose are launched."""
+    fixed = [agent for agent in agents if not agent.command]
+    return fixed, [agent for agent in agents if agent.command]

@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from relay.instances.bot import Bot, State
+from relay.instances.files import launch_of
 from relay.policy.catalog import Agent
 from relay.policy.scaling import (
     Counts,
@@ -38,6 +39,12 @@ class Scaler:
         self._failures = 0
         self._not_before = 0.0
         self._too_many_since: tuple[float, ...] = ()
+
+    def configure(self, agent: Agent) -> None:
+        """Have bots as this agent wants them from now on; another command is tried at once."""
+        if launch_of(agent) != launch_of(self.agent):
+            self._failures, self._not_before = 0, 0.0
+        self.agent = agent
 
     def drain(self) -> None:
         """From now on bots are for callers who are here already."""

@@ -7,10 +7,12 @@ exchange by its route and by a path that shows only what can't be a secret
 
 from __future__ import annotations
 
-__all__ = ["Log", "configure"]
+__all__ = ["Log"]
 
+import os
 import time
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Literal, TextIO
 
 import msgspec
@@ -24,26 +26,28 @@ POLLED = ("admin_status", "admin_metrics", "admin_console")
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def configure(form: Literal["auto", "console", "json"], level: str, output: TextIO) -> Log:
-    """A log that writes to `output`: console form on a terminal, JSON otherwise, unless told."""
-    console = form == "console" or (form == "auto" and output.isatty())
-    renderer: structlog.types.Processor
-    if console:
-        renderer = structlog.dev.ConsoleRenderer(colors=output.isatty(), pad_event_to=10)
-    else:
-        renderer = structlog.processors.JSONRenderer(serializer=_json)
-    logger = structlog.wrap_logger(
-        structlog.PrintLogger(output),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-    )
-    direct = None if console or LEVELS[level] > LEVELS["info"] else output
-    return Log(logger, direct)
+class Output:
+    """Writes lines to a descriptor; where that fails, they are counted and nothing else happens.
+
+    A disk that is full, or a reader that has gone, must not end a daemon with live calls.
+    Nothing is buffered, so that the interpreter finds nothing to flush at its end.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._torn = False
+        self.lost = 0
+
+    def msg(self, line: str) -> None:
+        rest = ("\n" * self._torn + line + "\n").encode("utf-8", "backslashreplace")
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+                self._torn = bool(rest)
+        except OSError:
+            self.lost += 1
+
+    debug = info = warning = error = msg
 
 
 def _json(value: object, **_options: object) -> str:
@@ -54,43 +58,76 @@ class Log:
     """`relay.policy.interfaces.Log` over structlog.
 
     Args:
-        direct: where lines of exchanges go as JSON without structlog, which takes five
-            times as long; None where they need its rendering or its filter.
+        output: where the lines go, a file with a descriptor.
+
+    Lines of exchanges go as JSON without structlog, which takes five times as long, where
+    they need neither its rendering nor its filter.
     """
 
     def __init__(
-        self, logger: structlog.typing.FilteringBoundLogger, direct: TextIO | None = None
+        self, form: Literal["auto", "console", "json"], level: str, output: TextIO
     ) -> None:
-        self._logger = logger
-        self._direct = direct
+        self._output = Output(output.fileno())
+        self._is_terminal = output.isatty()
+        self.become(form, level)
+
+    def become(self, form: Literal["auto", "console", "json"], level: str) -> None:
+        """Write in this form from now on: `auto` is `console` on a terminal, else `json`."""
+        console = form == "console" or (form == "auto" and self._is_terminal)
+        self._direct = not console and LEVELS[level] <= LEVELS["info"]
+        renderer: structlog.types.Processor
+        if console:
+            renderer = structlog.dev.ConsoleRenderer(colors=self._is_terminal, pad_event_to=10)
+        else:
+            renderer = structlog.processors.JSONRenderer(serializer=_json)
+        self._logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+            self._output,
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.format_exc_info,
+                renderer,
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        )
+
+    def _say(self, level: str, name: str, fields: dict[str, object]) -> None:
+        self._write(partial(self._logger.log, LEVELS[level], name, **fields))
+
+    def _write(self, write: Callable[[], object]) -> None:
+        before = self._output.lost
+        write()
+        if before and self._output.lost == before:
+            self._logger.warning("log_lost", count=before)
+            if self._output.lost == before:
+                self._output.lost = 0  # there is room again
 
     def event(self, name: str, **fields: object) -> None:
-        self._logger.info(name, **fields)
+        self._say("info", name, fields)
 
     def warning(self, name: str, **fields: object) -> None:
-        self._logger.warning(name, **fields)
+        self._say("warning", name, fields)
 
     def failure(self, name: str, error: BaseException, **fields: object) -> None:
         fields["error"] = str(error)
         if not isinstance(error, StoreError):
             fields["exc_info"] = error
-        self._logger.error(name, **fields)
+        self._say("error", name, fields)
 
     def exchange(self, fields: dict[str, object]) -> None:
         status = fields.get("status")
         failed = isinstance(status, int) and status >= 500
         if fields.get("route") in POLLED and status == 200:
-            self._logger.debug("exchange", **fields)
-        elif self._direct is not None:
+            self._say("debug", "exchange", fields)
+        elif self._direct:
             level = "warning" if failed else "info"
             stamp = _stamp(time.time_ns())
             line = {**fields, "event": "exchange", "level": level, "timestamp": stamp}
-            self._direct.write(msgspec.json.encode(line).decode() + "\n")
-            self._direct.flush()
+            self._write(partial(self._output.msg, msgspec.json.encode(line).decode()))
         elif failed:
-            self._logger.warning("exchange", **fields)
+            self._say("warning", "exchange", fields)
         else:
-            self._logger.info("exchange", **fields)
+            self._say("info", "exchange", fields)
 
     def session_end(self, session: Session) -> None:
         """One session that has ended."""
@@ -111,9 +148,8 @@ class Log:
             "cold": session.cold,
             "figures": msgspec.json.decode(session.figures) if session.figures else None,
         }
-        self._logger.info(
-            "session", **{key: value for key, value in fields.items() if value is not None}
-        )
+        shown = {key: value for key, value in fields.items() if value is not None}
+        self._say("info", "session", shown)
 
 
 def _stamp(nanoseconds: int) -> str:

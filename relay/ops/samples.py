@@ -32,7 +32,7 @@ def samples_of(status: NodeStatus) -> Iterator[Sample]:
     yield Sample("relay_ready", (), 0 if status.reasons else 1)
     yield Sample("relay_calls", (), status.calls_total)
     for agent in status.agents:
-        yield from _agent(agent)
+        yield from _agent(agent, node_drains=status.draining)
         of_agent = [each for each in status.instances if each.agent == agent.name]
         states = Counter(_state(each) for each in of_agent)
         for state in ("ready", "busy", "draining", "not_ready"):
@@ -41,9 +41,9 @@ def samples_of(status: NodeStatus) -> Iterator[Sample]:
         yield from _pump(pump)
 
 
-def _agent(agent: AgentStatus) -> Iterator[Sample]:
+def _agent(agent: AgentStatus, *, node_drains: bool) -> Iterator[Sample]:
     name = (agent.name,)
-    yield Sample("relay_draining", name, int(agent.draining))
+    yield Sample("relay_draining", name, int(agent.draining or node_drains))
     yield Sample("relay_sessions", (agent.name, "reserved"), agent.reserved)
     yield Sample("relay_sessions", (agent.name, "waiting"), agent.waiting)
     yield Sample("relay_sessions", (agent.name, "active"), agent.active)

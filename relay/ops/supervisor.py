@@ -12,6 +12,7 @@ __all__ = ["FOR_ONE_PROCESS", "NOBODY", "VARIABLES", "Supervisor"]
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 
 import trio
@@ -61,6 +62,10 @@ class Supervisor:
                 sock.sendto("\n".join(lines).encode(), address)
             except OSError:
                 pass
+
+    def tell_reloading(self) -> None:
+        """The configuration is read again; `READY=1` ends that (sd_notify(3), RELOADING=1)."""
+        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     async def keep_alive(self) -> None:
         """Give signs of life as often as is asked for; returns at once if they are not."""

@@ -44,11 +44,14 @@ class Buckets:
     Args:
         rate: grants per second, above 0. burst: grants at once, at least 1.
         most: names in the table.
+
+    Attributes:
+        burst: as it was given.
     """
 
     def __init__(self, rate: float, burst: float, most: int = MAX_NAMES) -> None:
         self._rate = rate
-        self._burst = burst
+        self.burst = burst
         self._most = most
         # Tokens when they were last counted, and when; in the order of the last question.
         self._levels: dict[str, tuple[float, float]] = {}
@@ -75,8 +78,8 @@ class Buckets:
         return 0.0 if granted else (1.0 - level) / self._rate
 
     def _level(self, name: str, now: float) -> float:
-        level, since = self._levels.get(name, (self._burst, now))
-        return min(self._burst, level + max(0.0, now - since) * self._rate)
+        level, since = self._levels.get(name, (self.burst, now))
+        return min(self.burst, level + max(0.0, now - since) * self._rate)
 
 
 def connections_of_one(configured: int | None, most: int) -> int:

@@ -218,6 +218,9 @@ class Limits(msgspec.Struct, frozen=True):
     node_timeout: float = 10 * SECOND
     # A Close that was sent waits so long for its answer, then the sockets are closed.
     close_timeout: float = 5 * SECOND
+    # Calls that end with the daemon end over so long a time: thousands of clients that come
+    # back at once would be a crowd, and nobody should wait much longer for a restart.
+    close_spread: float = 5 * SECOND
     # How long SIGTERM lets live calls go on: the longest default session.
     drain_timeout: float = 7200 * SECOND
 
@@ -248,6 +251,14 @@ class Catalog(msgspec.Struct, frozen=True):
             for name, each in self.organizations.items()
             if each.webhook is not None
         }
+
+    def max_together(self, agent: Agent) -> int:
+        """How many sessions all agents of its organization may have together; 0 is no limit.
+
+        An agent may have left the configuration since its caller came.
+        """
+        organization = self.organizations.get(agent.organization)
+        return 0 if organization is None else organization.max_sessions
 
     def organization_of(self, agent: Agent) -> Organization:
         return self.organizations[agent.organization]

@@ -248,8 +248,8 @@ class Store(Protocol):
 class InstancePool(Protocol):
     """Where bots come from. Instances are named by their base URL."""
 
-    async def wait_known(self) -> None:
-        """Return once every instance has been looked at, bounded."""
+    async def wait_known(self, agent: Agent) -> None:
+        """Return once every instance of the agent has been looked at, bounded."""
 
     def places(self, agent: Agent) -> Places:
         """What is ready now and what could be."""
@@ -286,6 +286,12 @@ class InstancePool(Protocol):
 
     def freed(self, instance: str, session_id: str) -> None:
         """The session's lease on it was dropped: wake those who wait for a change."""
+
+    def hold_back(self, instances: frozenset[str]) -> None:
+        """These, and no others, are given to nobody from now on."""
+
+    def gone(self, instance: str) -> bool:
+        """Whether it is none of this node's instances, for certain."""
 
     def reconciled(self) -> None:
         """Every session that an earlier control process placed has been named to `taken`."""

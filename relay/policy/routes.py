@@ -38,6 +38,8 @@ class Route(Enum):
     ADMIN_ROOT = "admin_root"
     ADMIN_INSTANCES = "admin_instances"
     ADMIN_UPGRADE = "admin_upgrade"
+    ADMIN_DRAIN = "admin_drain"
+    ADMIN_RELOAD = "admin_reload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ ADMIN = (
     _pattern(Route.ADMIN_STATUS, "status/{part}", *READ),
     _pattern(Route.ADMIN_METRICS, "metrics", *READ),
     _pattern(Route.ADMIN_CONFIG, "config", *READ),
+    _pattern(Route.ADMIN_DRAIN, "drain", *READ, b"POST"),
+    _pattern(Route.ADMIN_RELOAD, "reload", b"POST"),
     _pattern(Route.ADMIN_ROOT, "", *READ),
     _pattern(Route.ADMIN_ROOT, "console", *READ),
     _pattern(Route.ADMIN_CONSOLE, "console/", *READ),

@@ -46,6 +46,7 @@ class AgentStatus(Shown, frozen=True, kw_only=True):
     """One agent.
 
     Attributes:
+        draining: it takes no new sessions here, whatever the node does.
         reserved, waiting, active: its live sessions on all nodes of the store.
         queue: callers that wait here for an instance.
         held: requests of the Session API that wait here for their session.

@@ -124,10 +124,13 @@ class HeadBuffer:
 
     Bytes are looked at once, so a client that sends its head a byte at a time costs
     no more than one that sends it whole.
+
+    Attributes:
+        limits: may be changed between two heads.
     """
 
     def __init__(self, limits: HeadLimits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._data = bytearray()
         self._seen = 0
         self._leading = 0
@@ -153,7 +156,7 @@ class HeadBuffer:
             Refusal: 400 for bytes that no head may contain, 414 for a request line and 431
                 for a head that is too long. The connection can't be used afterwards.
         """
-        data, limits = self._data, self._limits
+        data, limits = self._data, self.limits
         while data.startswith(b"\r\n") and self._leading < MAX_LEADING_LINES:
             del data[:2]
             self._leading += 1
@@ -180,7 +183,7 @@ class HeadBuffer:
 
     def _check_line(self, start: int, stop: int) -> None:
         """Refuse a request line over the limit, or a fault that stands before its excess."""
-        limit = self._limits.max_target
+        limit = self.limits.max_target
         if not self._line_ended:
             self._line_ended = self._data.find(b"\r\n", start, limit + 2) >= 0
         undecided = self._data.endswith(b"\r", 0, stop)

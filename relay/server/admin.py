@@ -37,7 +37,7 @@ class AdminHandler:
         self._exchange = exchange
 
     async def authenticate(self) -> None:
-        token = self._exchange.front.admin_token
+        token = self._exchange.front.rules.admin_token
         if token is None:
             if not self.any_host:
                 self._check_host()

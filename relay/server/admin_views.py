@@ -65,7 +65,7 @@ class ConfigView(View):
     """The configuration in force, secrets masked."""
 
     async def relay(self) -> None:
-        await self.show(TEXT, self._exchange.front.describe().encode())
+        await self.show(TEXT, self._exchange.front.rules.describe().encode())
 
 
 class Console(View):

@@ -28,14 +28,13 @@ import trio
 from relay.errors import Refusal, StoreError
 from relay.policy import routes
 from relay.policy.routes import Pattern, Route
-from relay.protocol.http1 import HeadBuffer, HeadLimits, parse_request, request_body
+from relay.protocol.http1 import HeadBuffer, parse_request, request_body
 from relay.protocol.target import parse_target
 from relay.server import replies
 from relay.server.exchange import Exchange, Front, Phase
 from relay.server.guard import Guard
 from relay.server.handing import Moved, restarting
 from relay.server.leg import Leg
-from relay.server.peers import is_among
 from relay.server.start import is_preflight
 from relay.server.succession import Role
 
@@ -104,20 +103,15 @@ class Connection:
         early: bytes = b"",
         guard: Guard | None = None,
     ) -> None:
-        limits = front.limits
         self._stream = stream
         self._client = Leg(stream.socket.fileno())
         self._peer = peer
         self._front = front
         self._routes = table
-        self._heads = HeadBuffer(
-            HeadLimits(limits.max_target, limits.max_head, limits.max_header_count)
-        )
-        self._heads.feed(early)
         self._guard = guard
         self._first = True
-        # Nobody else than the operator's proxy can open a Unix socket here.
-        self._trusted = peer == "unix" or is_among(peer, front.trusted)
+        self._heads = HeadBuffer(front.rules.heads)
+        self._heads.feed(early)
         # Around everything: its deadline is that of a wait for the next request, else none.
         self._scope = trio.CancelScope()
         self._idle = False
@@ -196,7 +190,6 @@ class Connection:
 
     def _exchange(self) -> Exchange:
         exchange = Exchange(self._front, self._stream, self._client, self._heads, self._peer)
-        exchange.trusted = self._trusted
         exchange.guard = self._guard
         exchange.session_given, self.session_given = self.session_given, None
         return exchange
@@ -266,6 +259,8 @@ class Connection:
             if not len(self._heads) or self._scope.cancel_called:
                 return None
         exchange.enter(Phase.PARSE)
+        self._heads.limits = self._front.rules.heads
+        exchange.trusted = self._front.rules.trusts(self._peer)
         head = self._heads.next_head()
         if head is not None:
             return head
@@ -319,7 +314,7 @@ class Connection:
             return False
         self._finish_body(exchange)
         if exchange.request is not None and exchange.keep_alive:
-            return not self._front.draining or len(self._heads) > 0
+            return not self._front.ending or len(self._heads) > 0
         await self._linger(LINGER_SECONDS)
         return False
 

@@ -7,7 +7,7 @@ __all__ = ["Exchange", "Front", "Phase", "fresh_id"]
 import os
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -23,8 +23,9 @@ from relay.protocol.chunks import ChunkedBody, LengthBody
 from relay.protocol.http1 import HeadBuffer, Request
 from relay.protocol.target import Target, redacted
 from relay.server import replies
+from relay.server.draining import Draining
 from relay.server.leg import Leg
-from relay.server.peers import Networks
+from relay.server.rules import Rules
 
 if TYPE_CHECKING:
     from relay.server.bot_pool import BotPool
@@ -76,18 +77,19 @@ class Front:
     Attributes:
         now: unix seconds. clock: monotonic seconds. new_id: a fresh UUID as text.
         background: for what goes on when its exchange is over.
-        draining: no new sessions are taken. alone: the process before this one is gone.
+        rules: the configuration in force. drains: what takes no new sessions for now.
+        ending: the daemon is about to stop. alone: the process before this one is gone.
         successor: the next process, once it is the node.
         held: requests of the Session API that wait for their session, by agent.
-        figures: what has been counted so far. describe: the configuration in force.
+        figures: what has been counted so far.
+        reload: follows the configuration file as it is now, see `relay.reloading`.
         upgrade: has another process take this one's place.
         console: content type and bytes of the console's files, by name.
         name: of this node. version: of the daemon. started_at: unix seconds.
-        trusted: networks of peers whose account of a request's way is believed.
     """
 
-    catalog: Catalog
-    limits: Limits
+    rules: Rules
+    drains: Draining
     store: Store
     pool: InstancePool
     sessions: SessionKeeper
@@ -101,18 +103,29 @@ class Front:
     clock: Callable[[], float]
     new_id: Callable[[], str]
     figures: Figures
-    describe: Callable[[], str]
+    reload: Callable[[], Awaitable[Sequence[str]]]
     upgrade: Callable[[], Awaitable[dict[str, object]]]
     console: Mapping[str, tuple[bytes, bytes]]
     name: str
     version: str
     started_at: float
-    admin_token: str | None = None
-    trusted: Networks = ()
-    draining: bool = False
+    ending: bool = False
     alone: trio.Event = field(default_factory=_set)
     successor: Successor | None = None
     held: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.rules.catalog
+
+    @property
+    def limits(self) -> Limits:
+        return self.rules.limits
+
+    @property
+    def draining(self) -> bool:
+        """Whether no agent takes new sessions here."""
+        return self.ending or self.drains.state.node
 
 
 @dataclass(slots=True)

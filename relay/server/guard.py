@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from relay.errors import Refusal
 from relay.policy.abuse import REFUSED_CAUSES, Buckets, address_key, connections_of_one
-from relay.policy.catalog import Limits
 from relay.protocol.forwarding import told_caller
-from relay.server.peers import Networks, is_among
+from relay.server.peers import is_among
+from relay.server.rules import Rules
 
 if TYPE_CHECKING:
     from relay.server.exchange import Exchange
@@ -38,21 +38,27 @@ class Guard:
     """Counts for the public listener.
 
     Args:
-        most: connections at a time, of all addresses together.
-        trusted: proxies, over whose connections many callers come.
+        rules: the limits, and the proxies over whose connections many callers come.
+        most: how many connections at a time, of all addresses together.
         clock: monotonic seconds.
     """
 
-    def __init__(
-        self, limits: Limits, most: int, trusted: Networks, clock: Callable[[], float]
-    ) -> None:
-        self._trusted = trusted
+    def __init__(self, rules: Rules, most: Callable[[], int], clock: Callable[[], float]) -> None:
+        self._rules = rules
+        self._all = most
         self._clock = clock
-        self._most = connections_of_one(limits.max_connections_per_address, most)
         self._connections: Counter[str] = Counter()
-        self._of_keys = _per_minute(limits.key_sessions_per_minute)
-        self._of_addresses = _per_minute(limits.address_sessions_per_minute)
-        self._refused = _per_minute(limits.address_refusals_per_minute)
+        self._of_keys: Buckets | None = None
+        self._of_addresses: Buckets | None = None
+        self._refused: Buckets | None = None
+        self.follow()
+
+    def follow(self) -> None:
+        """Take over the limits in force; what was counted stays where a limit does."""
+        limits = self._rules.limits
+        self._of_keys = _per_minute(limits.key_sessions_per_minute, self._of_keys)
+        self._of_addresses = _per_minute(limits.address_sessions_per_minute, self._of_addresses)
+        self._refused = _per_minute(limits.address_refusals_per_minute, self._refused)
 
     @contextmanager
     def connected(self, peer: str) -> Iterator[None]:
@@ -62,12 +68,14 @@ class Guard:
             Refusal: 429 when its address has too many.
         """
         address = address_key(peer)
-        if not self._most or self._is_proxy(peer):
+        of_one = self._rules.limits.max_connections_per_address
+        most = connections_of_one(of_one, self._all())
+        if not most or self._is_proxy(peer):
             yield
             return
-        if self._connections[address] >= self._most:
+        if self._connections[address] >= most:
             raise _refusal(
-                f"this address has {self._most} connections already",
+                f"this address has {most} connections already",
                 "too_many_from_address",
                 CONNECTION_RETRY,
             )
@@ -121,10 +129,12 @@ class Guard:
         return _known_key(told or exchange.peer)
 
     def _is_proxy(self, peer: str) -> bool:
-        return peer == "unix" or is_among(peer, self._trusted)
+        return peer == "unix" or is_among(peer, self._rules.trusted)
 
 
-def _per_minute(number: int) -> Buckets | None:
+def _per_minute(number: int, before: Buckets | None) -> Buckets | None:
+    if before is not None and before.burst == number:
+        return before
     return Buckets(number / MINUTE, number) if number else None
 
 

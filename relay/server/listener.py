@@ -33,9 +33,9 @@ class Listener:
     """Serves every connection of a set of sockets with one table of routes.
 
     Args:
-        most: connections at a time; over it a connection is told 503 and closed.
+        most: how many connections at a time; over it a connection is told 503 and closed.
         kept: how many calls have taken theirs and hold it in this process.
-        announcers: peers that begin each connection with a PROXY header.
+        announcers: which peers begin each connection with a PROXY header.
         guard: what callers may ask for; None where nothing is limited.
     """
 
@@ -44,12 +44,13 @@ class Listener:
         listeners: Sequence[trio.SocketListener],
         front: Front,
         routes: Routes,
-        most: int,
+        most: Callable[[], int],
         kept: Callable[[], int] = lambda: 0,
-        announcers: Networks = (),
+        announcers: Callable[[], Networks] = tuple,
         guard: Guard | None = None,
     ) -> None:
-        self.listeners = listeners
+        self._wanted = listeners
+        self._accepting: dict[trio.SocketListener, trio.CancelScope] = {}
         self._front = front
         self._routes = routes
         self._most = most
@@ -59,7 +60,7 @@ class Listener:
         self._open = 0
         self._refusing = 0
         self._connections: set[Connection] = set()
-        self._accepting = trio.CancelScope()
+        self._serving = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._finishing: set[Connection] = set()
 
@@ -67,14 +68,30 @@ class Listener:
         """Accept until cancelled, connections with it, or until all are handed over."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            with self._accepting:
-                await trio.serve_listeners(
-                    self._serve_one, list(self.listeners), handler_nursery=nursery
-                )
+            self.listen(self._wanted)
+            with self._serving:
+                await trio.sleep_forever()
+
+    def listen(self, listeners: Sequence[trio.SocketListener]) -> None:
+        """Accept on these from now on; others are closed, and their connections go on."""
+        self._wanted = listeners
+        if self._nursery is None:
+            return  # `serve` does it
+        for each in self._accepting.keys() - set(listeners):
+            self._accepting.pop(each).cancel()
+        for each in listeners:
+            if each not in self._accepting:
+                self._accepting[each] = trio.CancelScope()
+                self._nursery.start_soon(self._accept, each, self._accepting[each])
+
+    async def _accept(self, listener: trio.SocketListener, scope: trio.CancelScope) -> None:
+        with scope:
+            await trio.serve_listeners(self._serve_one, [listener], handler_nursery=self._nursery)
 
     def hand_over(self) -> None:
         """Accept no more: the next process does. What has no answer yet goes there."""
-        self._accepting.cancel()
+        self.listen(())
+        self._serving.cancel()
         for connection in self._connections:
             connection.move()
 
@@ -99,7 +116,7 @@ class Listener:
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
         peer, early = peer_of(stream), b""
-        if self._open + self._kept() >= self._most:
+        if self._open + self._kept() >= self._most():
             await self._refuse(stream, peer, _too_many())
             return
         await self._serve_as(stream, peer, early, None)
@@ -110,7 +127,7 @@ class Listener:
         refused: Refusal | None = None
         self._open += 1
         try:
-            if before is None and is_among(peer, self._announcers):
+            if before is None and is_among(peer, self._announcers()):
                 seconds = self._front.limits.head_timeout
                 peer, early = await read_proxy_header(stream, peer, seconds)
             with self._guard.connected(peer) if self._guard else contextlib.nullcontext():

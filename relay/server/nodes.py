@@ -21,6 +21,7 @@ from relay.policy.sessions import SessionState
 from relay.pump.channel import Finished
 from relay.server.calls import Calls
 from relay.server.ends import end_of
+from relay.server.rules import Rules
 from relay.server.sessions import SessionKeeper
 from relay.server.side_tunnels import is_side
 
@@ -57,7 +58,7 @@ class Nodes:
         store: Store,
         keeper: SessionKeeper,
         calls: Calls,
-        timeout: float,
+        rules: Rules,
         log: Log,
     ) -> None:
         self._place = place
@@ -65,7 +66,7 @@ class Nodes:
         self._store = store
         self._keeper = keeper
         self._calls = calls
-        self._timeout = timeout
+        self._rules = rules
         self._log = log
         # The last sign of life of each other node, and when it was seen first.
         self._seen: dict[str, tuple[Neighbour, float]] = {}
@@ -97,7 +98,8 @@ class Nodes:
             for each in others
         }
         for other, since in self._seen.values():
-            if now - since >= self._timeout and not self._homes.control_lives(other.place):
+            silent = now - since >= self._rules.limits.node_timeout
+            if silent and not self._homes.control_lives(other.place):
                 await self._take_over(other)
 
     async def _take_over(self, dead: Neighbour) -> None:

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 
 import trio
 
-from relay.policy.catalog import Agent, Catalog
+from relay.policy.catalog import Agent
 from relay.policy.interfaces import InstancePool, Store, Wait
 from relay.server.callers import Caller
+from relay.server.rules import Rules
 
 # A place is left to another node's caller for so long. That one looks again within half
 # a second; if it does not take the place, its node is dead or does not reach the instance.
@@ -43,9 +44,9 @@ class Placement:
     """Leases instances to waiting callers, and tells the pool how many wait."""
 
     def __init__(
-        self, catalog: Catalog, store: Store, pool: InstancePool, now: Callable[[], float]
+        self, rules: Rules, store: Store, pool: InstancePool, now: Callable[[], float]
     ) -> None:
-        self._catalog = catalog
+        self._rules = rules
         self._store = store
         self._pool = pool
         self._now = now
@@ -109,7 +110,7 @@ class Placement:
     async def _try(self, caller: Caller, *, defer: bool = True) -> Wait | None:
         """Lease an instance for the caller; why not, where that cannot be."""
         agent = caller.agent
-        together = self._catalog.organization_of(agent).max_sessions
+        together = self._rules.catalog.max_together(agent)
         places, now = self._pool.places(agent), self._now()
         with trio.CancelScope(shield=True):
             # Shielded: a lease that was given must be known here, to be let go again.

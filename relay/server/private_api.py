@@ -131,8 +131,9 @@ class Service(AgentHandler):
         _, count = await front.store.find(active)
         # Bots may say that they are not ready while they hold a session: they work.
         ready = front.pool.places(agent).any() or count > 0
+        drains = front.draining or agent.name in front.drains.state.agents
         status = records.service_status(
-            agent, ready=ready, available=ready and not front.draining, active=count
+            agent, ready=ready, available=ready and not drains, active=count
         )
         # The command line reads the member `body` and nothing else.
         wrapped = "organization" in self._exchange.names

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["Link", "Tunnels", "sessions_of"]
+__all__ = ["Link", "PumpSource", "Tunnels", "sessions_of"]
 
 import errno
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
+import msgspec
 import trio
 
 from relay.pump import channel
-from relay.pump.channel import Adopt, Hold, Look
+from relay.pump.channel import Adopt, Finished, Hold, Look
 from relay.server.looks import Looks, Seen
 from relay.server.pump_offers import HAND_OVER_TIMEOUT, Offer
 from relay.server.side_tunnels import is_side
@@ -28,6 +31,19 @@ def sessions_of(tunnels: Tunnels) -> set[str]:
     return {session for tunnel, session in tunnels.items() if not is_side(tunnel, session)}
 
 
+class PumpSource(Protocol):
+    """Where pumps come from; `daemon` wires it."""
+
+    async def connect(self, index: int) -> socket.socket:
+        """A channel to a pump, started if there is none; raises ConfigError."""
+
+    def living(self) -> set[int]:
+        """Pumps that run already, perhaps more than are wanted now."""
+
+    def spooled(self) -> Iterable[Finished]:
+        """What pumps that have exited left to be recorded; forgotten once it was given."""
+
+
 @dataclass(slots=True)
 class Link:
     """A connection to a pump, and the tunnels that the pump carries.
@@ -39,6 +55,7 @@ class Link:
         capacity: tunnels that its pump takes at most.
         full_until: it has refused one; by trio's clock.
         offers: tunnels that it has not answered for.
+        leaving: it has been told to quit, though it was empty.
         looks: what its pump said of itself and its tunnels.
     """
 
@@ -53,12 +70,34 @@ class Link:
     capacity: int = 0
     full_until: float = 0.0
     offers: dict[str, Offer] = field(default_factory=dict)
+    leaving: bool = False
     looks: Looks = field(default_factory=Looks)
 
     @property
     def full(self) -> bool:
         """It has no room for a call, as far as is known."""
-        return len(self.tunnels) >= self.capacity or trio.current_time() < self.full_until
+        refused = trio.current_time() < self.full_until
+        return refused or self.leaving or len(self.tunnels) >= self.capacity
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether its pump can be given some."""
+        return self.ready.is_set() and self.understands and not self.leaving
+
+    async def hear(self) -> channel.ToControl | None:
+        """What the pump says next; None when the channel has ended."""
+        while True:
+            await trio.lowlevel.wait_readable(self.sock)
+            try:
+                payload, _fds = channel.receive(self.sock)
+                return channel.decode_to_control(payload) if payload else None
+            except BlockingIOError:
+                continue
+            except ConnectionResetError:
+                # The pump died with messages of ours unread; its own come behind this.
+                continue
+            except (OSError, msgspec.DecodeError):
+                return None
 
     def forget(self, tunnel: str) -> None:
         """A tunnel has ended."""

@@ -8,14 +8,11 @@ mere loss of a connection, nor the end of a side tunnel.
 
 from __future__ import annotations
 
-__all__ = ["PumpSource", "Pumps"]
+__all__ = ["Pumps"]
 
 import itertools
-import socket
-from collections.abc import Iterable
-from typing import Literal, Protocol
+from typing import Literal
 
-import msgspec
 import trio
 
 from relay.errors import ConfigError
@@ -24,7 +21,7 @@ from relay.policy.sessions import SessionEnd
 from relay.pump import channel
 from relay.pump.channel import Adopt, BotEnded, Finished, Hold, Live, Ready, Refused, Taken, View
 from relay.server.looks import Seen
-from relay.server.pump_link import Link, Tunnels, sessions_of
+from relay.server.pump_link import Link, PumpSource, Tunnels, sessions_of
 from relay.server.pump_offers import FULL_WAIT, not_taken
 from relay.server.sessions import SessionKeeper
 from relay.server.side_tunnels import Order, is_side
@@ -42,24 +39,11 @@ QUIT_TIMEOUT = 2.0
 POLL = 0.02
 
 
-class PumpSource(Protocol):
-    """Where pumps come from; `daemon` wires it."""
-
-    async def connect(self, index: int) -> socket.socket:
-        """A channel to a pump, started if there is none; raises ConfigError."""
-
-    def living(self) -> set[int]:
-        """Pumps that run already, perhaps more than are wanted now."""
-
-    def spooled(self) -> Iterable[Finished]:
-        """What pumps that have exited left to be recorded; forgotten once it was given."""
-
-
 class Pumps:
     """Keeps one link per pump.
 
     Args:
-        count: how many pumps take calls.
+        count: how many pumps take calls; `resize` changes it.
     """
 
     def __init__(self, count: int, source: PumpSource, keeper: SessionKeeper, log: Log) -> None:
@@ -72,10 +56,10 @@ class Pumps:
         # Tunnels between two links of their pump.
         self._orphans: dict[int, Tunnels] = {}
         self._starting: set[int] = set()
-        self._keepers = 0
+        self._kept: set[int] = set()
         self._handing = 0
         self._quitting = trio.Event()
-        self._questions: trio.Nursery
+        self._nursery: trio.Nursery
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Connect to every pump, reconcile, then serve until they have quit.
@@ -84,11 +68,11 @@ class Pumps:
             ConfigError: a pump can't be started or reached at the first try.
         """
         async with trio.open_nursery() as nursery:
-            self._questions = nursery
+            self._nursery = nursery
             await self._record_spooled()
             self._starting = self._wanted | self._source.living()
             for index in sorted(self._starting):
-                nursery.start_soon(self._keep, index)
+                self._begin_keeping(index)
             with trio.move_on_after(ASK_TIMEOUT):
                 while self._starting:
                     await trio.sleep(POLL)
@@ -96,6 +80,40 @@ class Pumps:
                 self._log.warning("pump_silent", pump=index)
             await self._keeper.reconcile(self.sessions())
             task_status.started()
+
+    def resize(self, count: int) -> None:
+        """Have so many pumps take calls from now on; further ones finish what they have."""
+        for index in sorted(self._wanted)[count:]:
+            self._wanted.discard(index)
+        while len(self._wanted) < count:
+            self._want_another()
+        for link in self._links.values():
+            self._nursery.start_soon(self._let_go, link)
+
+    def _want_another(self) -> set[int]:
+        """Have one more pump take calls: one that only finishes, if it can, or a new one.
+
+        Returns:
+            The new one, if it is that.
+        """
+        strangers = {index for index, link in self._links.items() if not link.understands}
+        index = next(each for each in itertools.count() if each not in self._wanted | strangers)
+        self._wanted.add(index)
+        if index in self._kept:
+            return set()
+        self._begin_keeping(index)
+        return {index}
+
+    def _begin_keeping(self, index: int) -> None:
+        self._kept.add(index)
+        self._nursery.start_soon(self._keep, index)
+
+    async def _let_go(self, link: Link) -> None:
+        """Have a pump quit that is not wanted and carries nothing."""
+        unwanted = link.index not in self._wanted
+        if unwanted and link.ready.is_set() and not link.tunnels:
+            link.leaving = True
+            await link.send(channel.Quit())
 
     def sessions(self) -> set[str]:
         """Ids of the sessions that a pump carries, as far as is known."""
@@ -154,6 +172,7 @@ class Pumps:
             if not cause:
                 return
             causes.add(cause)
+            await self._let_go(link)  # it may have been the last that it was to have
         raise not_taken(causes)
 
     def _note(self, link: Link, message: Adopt | Hold | Live) -> None:
@@ -180,9 +199,9 @@ class Pumps:
     async def wait_gone(self) -> bool:
         """Wait, but not for ever, until every pump has quit or died and its ends are recorded."""
         with trio.move_on_after(QUIT_TIMEOUT):
-            while self._keepers:
+            while self._kept:
                 await trio.sleep(POLL)
-        return not self._keepers
+        return not self._kept
 
     async def look(self, most: int) -> list[tuple[int, str, Seen]]:
         """Every pump's number, "ready" or why it takes no calls, and what it carries.
@@ -199,11 +218,7 @@ class Pumps:
 
     def _takers(self) -> list[Link]:
         links = self._links.values()
-        return [
-            link
-            for link in links
-            if link.ready.is_set() and link.understands and link.index in self._wanted
-        ]
+        return [link for link in links if link.index in self._wanted and link.takes_calls]
 
     async def _tell_all(self, message: channel.ToPump) -> None:
         async with trio.open_nursery() as nursery:  # one that is stuck must not delay the others
@@ -214,7 +229,6 @@ class Pumps:
 
     async def _keep(self, index: int) -> None:
         wait = RESTART_WAIT
-        self._keepers += 1
         try:
             while not self._quitting.is_set() and (
                 index in self._wanted or index in self._source.living()
@@ -226,8 +240,10 @@ class Pumps:
             await self._record_spooled()
             await self._bury(self._orphans.pop(index, {}))
         finally:
-            self._keepers -= 1
+            self._kept.discard(index)
             self._starting.discard(index)
+        if index in self._wanted and not self._quitting.is_set():
+            self._begin_keeping(index)  # it is wanted again since it was given up
 
     async def _live(self, index: int) -> float:
         """One link from its beginning to its end; the seconds that it lasted."""
@@ -246,7 +262,8 @@ class Pumps:
         try:
             await self._record_spooled()  # now, since the pump before this one is surely gone
             if await link.send(channel.Ask()):
-                await self._hear(link)
+                while (message := await link.hear()) is not None:
+                    await self._take(link, message)
         finally:
             del self._links[index]
             link.give_up_offers()
@@ -258,34 +275,17 @@ class Pumps:
             self._log.warning("pump_died", pump=index, sessions=sessions)
         return trio.current_time() - link.since
 
-    async def _hear(self, link: Link) -> None:
-        """Take what the pump says until the channel ends."""
-        while True:
-            await trio.lowlevel.wait_readable(link.sock)
-            try:
-                payload, _fds = channel.receive(link.sock)
-                message = channel.decode_to_control(payload) if payload else None
-            except BlockingIOError:
-                continue
-            except ConnectionResetError:
-                # The pump died with messages of ours unread; its own come behind this.
-                continue
-            except (OSError, msgspec.DecodeError):
-                return
-            if message is None:
-                return
-            await self._take(link, message)
-
     async def _take(self, link: Link, message: channel.ToControl) -> None:
         if isinstance(message, Live):
             self._note(link, message)
         elif isinstance(message, BotEnded):
-            self._questions.start_soon(self._answer, link, message)
+            self._nursery.start_soon(self._answer, link, message)
         elif isinstance(message, Finished):
             await self._keeper.tunnel_ended(message)
             # Only now: whoever waits for the last tunnel waits for its record too.
             link.forget(message.tunnel)
             await link.send(channel.Recorded([message.tunnel]))
+            await self._let_go(link)
         elif isinstance(message, View):
             link.looks.take(message)
         elif isinstance(message, Taken | Refused):
@@ -319,20 +319,17 @@ class Pumps:
         if not link.understands:
             self._log.warning("pump_version", pump=link.index, version=ready.version)
             self._replace(link.index)
-        if self._quitting.is_set() or link.index not in self._wanted:
+        if self._quitting.is_set() or not link.understands:
             await link.send(channel.Quit())
         link.ready.set()
         self._starting.discard(link.index)
+        await self._let_go(link)
 
     def _replace(self, index: int) -> None:
         """Have another pump take calls beside one that can't be given any."""
-        if index not in self._wanted or self._quitting.is_set():
-            return
-        known = self._wanted | self._links.keys() | self._source.living()
-        other = next(each for each in itertools.count() if each not in known)
-        self._wanted ^= {index, other}
-        self._starting.add(other)
-        self._questions.start_soon(self._keep, other)
+        if index in self._wanted and not self._quitting.is_set():
+            self._wanted.discard(index)
+            self._starting |= self._want_another()
 
     async def _bury(self, tunnels: Tunnels) -> None:
         for tunnel, session_id in tunnels.items():

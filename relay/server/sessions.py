@@ -18,7 +18,7 @@ import trio
 
 from relay.errors import Refusal, StoreError
 from relay.policy.admission import at_capacity, start_refused
-from relay.policy.catalog import Agent, Catalog, Limits
+from relay.policy.catalog import Agent
 from relay.policy.interfaces import Admission, InstancePool, Log, Reservation, Store
 from relay.policy.nodes import Estate, Neighbour
 from relay.policy.sessions import Beginning, Session, SessionEnd, SessionState
@@ -28,6 +28,7 @@ from relay.server.callers import Caller, session_over, token_used
 from relay.server.ends import end_of, is_deaf
 from relay.server.handing import Moved, Successor
 from relay.server.placement import Placement
+from relay.server.rules import Rules
 from relay.server.settling import Settling, insist
 from relay.server.side_tunnels import SideTunnels, is_side
 from relay.server.traffic import Traffic
@@ -51,8 +52,7 @@ class SessionKeeper:
 
     def __init__(
         self,
-        catalog: Catalog,
-        limits: Limits,
+        rules: Rules,
         store: Store,
         pool: InstancePool,
         traffic: Traffic,
@@ -60,8 +60,7 @@ class SessionKeeper:
         now: Callable[[], float],
         nursery: trio.Nursery,
     ) -> None:
-        self._catalog = catalog
-        self._limits = limits
+        self._rules = rules
         self._store = store
         self._pool = pool
         self._traffic = traffic
@@ -70,9 +69,9 @@ class SessionKeeper:
         self._nursery = nursery
         self._callers: dict[str, Caller] = {}
         self._waiting: Counter[str] = Counter()
-        self._placement = Placement(catalog, store, pool, now)
+        self._placement = Placement(rules, store, pool, now)
         self._successor: Successor | None = None
-        self.sides = SideTunnels(limits.max_side_tunnels, log)
+        self.sides = SideTunnels(rules, log)
         self.settling = Settling(store, pool, self.sides, log, nursery)
         self.elsewhere: Collection[str] = ()
 
@@ -84,11 +83,11 @@ class SessionKeeper:
         Raises:
             Refusal: as `admission.start_refused`.
         """
-        await self._pool.wait_known()
+        await self._pool.wait_known(agent)
         now = self._now()
         session = self._new(agent, session_id, transport, now, expires=now + TOKEN_TTL)
         places = self._pool.places(agent)
-        together = self._catalog.organization_of(agent).max_sessions
+        together = self._rules.catalog.max_together(agent)
         held = await self._store.reserve(session, agent, places, now, together, body)
         if held is not Reservation.HELD:
             raise start_refused(held, self._retry_after())
@@ -103,14 +102,14 @@ class SessionKeeper:
             organization=agent.organization,
             state=SessionState.RESERVED,
             created=now,
-            reserved_until=now + self._limits.reservation_timeout,
+            reserved_until=now + self._rules.limits.reservation_timeout,
             expires=expires,
             max_duration=agent.max_session_duration,
             transport=transport,
         )
 
     def _retry_after(self) -> int:
-        return max(1, math.ceil(self._limits.reservation_timeout / 10))
+        return max(1, math.ceil(self._rules.limits.reservation_timeout / 10))
 
     async def admit(
         self,
@@ -131,7 +130,7 @@ class SessionKeeper:
         here = self._callers.get(session_id)
         if here is not None:  # its claim may have lapsed, it may not be called dead
             raise token_used() if here.nonce == nonce else session_over()
-        if self._waiting[agent.name] >= self._limits.max_waiting:
+        if self._waiting[agent.name] >= self._rules.limits.max_waiting:
             raise at_capacity(self._retry_after())
         # Counted before the store is asked, so that a crowd does not pass the bound at once.
         self._waiting[agent.name] += 1
@@ -252,7 +251,7 @@ class SessionKeeper:
         session = await insist(partial(self._record_end, session_id, end), self._log)
         await self.sides.end(session_id, "session ended")
         if session is not None and session.instance is not None:
-            agent = self._catalog.agents.get(session.agent)
+            agent = self._rules.catalog.agents.get(session.agent)
             deaf = is_deaf(session.transport, end.cause)
             self.settling.begin(agent, session.instance, session_id, deaf=deaf)
 
@@ -265,7 +264,7 @@ class SessionKeeper:
     def _ended(self, session: Session) -> None:
         """Every end that this node has recorded comes here, once."""
         self._log.session_end(session)
-        agent = self._catalog.agents.get(session.agent)
+        agent = self._rules.catalog.agents.get(session.agent)
         # The bot may be given to another session after that time.
         self._traffic.session_ended(session.id, agent.settle_time if agent else 0.0)
 
@@ -309,7 +308,7 @@ class SessionKeeper:
         Raises:
             StoreError: nothing was done.
         """
-        foreign = [agent.name for agent in self._catalog.agents.values() if agent.command]
+        foreign = [agent.name for agent in self._rules.catalog.agents.values() if agent.command]
         estate = await self._store.take_over(
             dead, self._now(), pumps=pumps, ends=ends, foreign=foreign
         )
@@ -323,7 +322,7 @@ class SessionKeeper:
         for session in estate.ended:
             self._ended(session)
         for lease in estate.leases:
-            agent = self._catalog.agents.get(lease.agent)
+            agent = self._rules.catalog.agents.get(lease.agent)
             deaf = is_deaf(lease.transport, lease.cause)
             self.settling.begin(agent, lease.instance, lease.session, deaf=deaf)
 

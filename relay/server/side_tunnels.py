@@ -22,6 +22,7 @@ from msgspec import to_builtins
 from relay.errors import Refusal
 from relay.policy.interfaces import Log
 from relay.pump.channel import Finished
+from relay.server.rules import Rules
 
 Order = Literal["stop", "drain", "session ended"]
 # Ends what carries a tunnel of this name; whether it could be told does not matter here.
@@ -65,11 +66,11 @@ class SideTunnels:
     """Every side tunnel of this daemon, by its session.
 
     Args:
-        most: of one session at a time.
+        rules: say how many one session may have at a time.
     """
 
-    def __init__(self, most: int, log: Log) -> None:
-        self._most = most
+    def __init__(self, rules: Rules, log: Log) -> None:
+        self._rules = rules
         self._log = log
         self._groups: dict[str, Group] = {}
 
@@ -80,10 +81,11 @@ class SideTunnels:
             Refusal: 429, the session has too many.
         """
         group = self._groups.get(side.session)
-        if group is not None and len(group.tunnels) >= self._most:
+        most = self._rules.limits.max_side_tunnels
+        if group is not None and len(group.tunnels) >= most:
             raise Refusal(
                 429,
-                f"this session has {self._most} WebSockets beside its own already",
+                f"this session has {most} WebSockets beside its own already",
                 cause="too_many_side_tunnels",
                 headers=((b"retry-after", b"%d" % RETRY_AFTER),),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "Preflight",
     "StartSession",
+    "check_open",
     "is_preflight",
     "no_session",
     "public_agent",
@@ -37,9 +38,12 @@ class StartSession:
         self._exchange = exchange
         self._agent: Agent | None = None
         self._start: StartRequest | None = None
+        self._catalog = exchange.front.catalog
 
     async def authenticate(self) -> None:
         exchange = self._exchange
+        # The agent's own to the end, though a reload may take it away meanwhile.
+        self._catalog = exchange.front.catalog
         self._agent = public_agent(exchange)
         if exchange.guard is not None:
             key = presented_key(exchange.head.values(b"authorization"))
@@ -51,8 +55,7 @@ class StartSession:
         exchange, agent, start = self._exchange, self._agent, self._start
         assert agent is not None
         assert start is not None
-        if exchange.front.draining:
-            raise draining()
+        check_open(exchange.front, agent)
         session_id = exchange.front.new_id()
         transport = start.transport or "http"
         session = await exchange.front.sessions.reserve(agent, session_id, transport, start.stored)
@@ -75,17 +78,18 @@ class StartSession:
             await exchange.reply(200, json_body(started), NO_STORE)
             return
         front = exchange.front
+        key = self._catalog.organization_of(agent).token_keys[0]
         claims = Claims(
             service_host=agent.service_host,
             session_id=exchange.session_id,
             expires=int(front.now()) + TOKEN_TTL,
             nonce=secrets.token_urlsafe(NONCE_BYTES),
-            key_id=front.catalog.organization_of(agent).token_keys[0].id,
+            key_id=key.id,
         )
         answer = {
             "sessionId": exchange.session_id,
-            "token": mint(claims, front.catalog.organization_of(agent).token_keys[0]),
-            "wsUrl": front.catalog.ws_url(agent),
+            "token": mint(claims, key),
+            "wsUrl": self._catalog.ws_url(agent),
         }
         if start.body is not None:
             answer["body"] = start.body
@@ -153,10 +157,14 @@ def no_session() -> Refusal:
     return Refusal(404, "there is no live session with this id", cause="no_session")
 
 
-def draining() -> Refusal:
-    return Refusal(
-        503,
-        "this node takes no new sessions: it is about to stop",
-        cause="draining",
-        headers=((b"retry-after", b"5"),),
-    )
+def check_open(front: Front, agent: Agent) -> None:
+    """Raises Refusal, 503, when this node takes no new sessions of the agent."""
+    if front.ending:
+        why = "this node takes no new sessions: it is about to stop"
+    elif front.drains.state.node:
+        why = "this node takes no new sessions at the moment"
+    elif agent.name in front.drains.state.agents:
+        why = "this agent takes no new sessions at the moment"
+    else:
+        return
+    raise Refusal(503, why, cause="draining", headers=((b"retry-after", b"5"),))

@@ -48,6 +48,7 @@ async def node_status(front: Front, most_calls: int = 0) -> NodeStatus:
     held = Counter(instance for _session, instance in await front.store.leases())
     pumps, calls = await front.calls.look(most_calls)
     agents = front.catalog.agents.values()
+    drained = front.drains.state.instances
     return NodeStatus(
         name=front.name,
         version=front.version,
@@ -59,7 +60,13 @@ async def node_status(front: Front, most_calls: int = 0) -> NodeStatus:
         calls_total=len(front.calls.sessions()),
         agents=tuple(_agent(front, agent, live) for agent in agents),
         instances=tuple(
-            InstanceStatus(url=url, agent=agent, state=str(known["state"]), sessions=held[url])
+            InstanceStatus(
+                url=url,
+                agent=agent,
+                state=str(known["state"]),
+                sessions=held[url],
+                draining=url in drained,
+            )
             for agent, entries in front.pool.details().items()
             for url, known in entries.items()
             if "failing" not in known  # a name, which stands for instances
@@ -82,7 +89,7 @@ def _agent(front: Front, agent: Agent, live: dict[tuple[str, SessionState], int]
     return AgentStatus(
         name=agent.name,
         organization=agent.organization,
-        draining=front.draining,
+        draining=agent.name in front.drains.state.agents,
         reserved=live.get((agent.name, SessionState.RESERVED), 0),
         waiting=live.get((agent.name, SessionState.WAITING), 0),
         active=live.get((agent.name, SessionState.ACTIVE), 0),

@@ -17,6 +17,7 @@ import trio
 from relay.errors import Refusal, StoreError
 from relay.policy.interfaces import Store
 from relay.policy.sessions import SessionState
+from relay.server.rules import Rules
 
 # A request that stands in line so long, in seconds, is told to come again: the bot is
 # busy with long answers, and others behind it would wait as long.
@@ -32,11 +33,11 @@ class Traffic:
     """See the module; one per daemon.
 
     Args:
-        share: how many requests of one session may be under way.
+        rules: say how many requests of one session may be under way.
     """
 
-    def __init__(self, share: int) -> None:
-        self._share = share
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
         self._running: dict[str, int] = {}
         self._lines: dict[str, trio.lowlevel.ParkingLot] = {}
         self._scopes: dict[str, set[trio.CancelScope]] = {}
@@ -48,7 +49,7 @@ class Traffic:
     def begin_now(self, session_id: str) -> bool:
         """Count a request of a session if it need not wait."""
         running = self._running.get(session_id, 0)
-        if running >= self._share:
+        if running >= self._rules.limits.session_requests:
             return False
         self._running[session_id] = running + 1
         return True
@@ -63,7 +64,7 @@ class Traffic:
             return
         line = self._lines.setdefault(session_id, trio.lowlevel.ParkingLot())
         retry = ((b"retry-after", b"%d" % RETRY_AFTER),)
-        if len(line) >= self._share * LINE_FACTOR:
+        if len(line) >= self._rules.limits.session_requests * LINE_FACTOR:
             raise Refusal(
                 429,
                 "too many requests of this session wait for their turn",
@@ -75,7 +76,8 @@ class Traffic:
             return
         raise Refusal(
             503,
-            f"{self._share} requests of this session have been under way for {MAX_WAIT:g} s",
+            f"{self._rules.limits.session_requests} requests of this session have been under way"
+            f" for {MAX_WAIT:g} s",
             cause="session_busy",
             headers=retry,
         )

@@ -7,10 +7,11 @@ receiver's answer, so one whose answer nobody saw is told again, with the same i
 
 from __future__ import annotations
 
-__all__ = ["POLL", "Post", "Webhooks", "deliver"]
+__all__ = ["POLL", "Deliveries", "Post", "Webhooks"]
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from random import random
 
 import trio
@@ -28,6 +29,7 @@ from relay.policy.webhooks import (
     outcome_of,
     wait,
 )
+from relay.server.settling import insist
 
 # Seconds between looks at the outbox: an event waits so long at most.
 POLL = 0.5
@@ -36,22 +38,60 @@ POLL = 0.5
 Post = Callable[[str, Mapping[str, str], bytes], Awaitable[int | str]]
 
 
-async def deliver(
-    hooks: Mapping[str, Webhook],
-    outbox: Outbox,
-    log: Log,
-    counts: Counts,
-    now: Callable[[], float],
-) -> None:
-    """Tell every organization that wants it of its sessions, until cancelled."""
-    if not hooks:
-        return
-    from relay.server.webhook_client import poster  # large, and seldom needed
+class Deliveries:
+    """Tells every organization that wants it of its sessions.
 
-    post = poster()
-    async with trio.open_nursery() as nursery:
-        for name, hook in hooks.items():
-            nursery.start_soon(Webhooks(name, hook, outbox, post, log, counts, now).run)
+    Args:
+        tell: has the store write what is to be told to these organizations.
+        now: unix seconds.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        tell: Callable[[Collection[str]], Awaitable[None]],
+        log: Log,
+        counts: Counts,
+        now: Callable[[], float],
+    ) -> None:
+        self._outbox = outbox
+        self._tell = tell
+        self._log = log
+        self._counts = counts
+        self._now = now
+        self._post: Post | None = None
+        self._hooks: Mapping[str, Webhook] = {}
+        self._running: dict[str, trio.CancelScope] = {}
+        self._nursery: trio.Nursery
+
+    async def run(self, hooks: Mapping[str, Webhook]) -> None:
+        """Do so until cancelled, for organizations that the store knows of already."""
+        async with trio.open_nursery() as self._nursery:
+            self._begin(hooks)
+            await trio.sleep_forever()
+
+    def follow(self, hooks: Mapping[str, Webhook]) -> None:
+        """Tell these from now on; what waits for one that has changed goes to the new address."""
+        if hooks.keys() != self._hooks.keys():
+            self._nursery.start_soon(insist, partial(self._tell, list(hooks)), self._log)
+        self._begin(hooks)
+
+    def _begin(self, hooks: Mapping[str, Webhook]) -> None:
+        for name in [name for name in self._running if hooks.get(name) != self._hooks[name]]:
+            self._running.pop(name).cancel()
+        self._hooks = hooks
+        for name in hooks.keys() - self._running.keys():
+            scope = self._running[name] = trio.CancelScope()
+            self._nursery.start_soon(self._deliver, name, hooks[name], scope)
+
+    async def _deliver(self, name: str, hook: Webhook, scope: trio.CancelScope) -> None:
+        if self._post is None:
+            from relay.server.webhook_client import poster  # large, and seldom needed
+
+            self._post = poster()
+        with scope:
+            one = Webhooks(name, hook, self._outbox, self._post, self._log, self._counts, self._now)
+            await one.run()
 
 
 class Webhooks:

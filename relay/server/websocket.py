@@ -28,7 +28,7 @@ from relay.server.bot_websocket import RETRY_AFTER, BotWebSocket, bot_silent, in
 from relay.server.callers import Caller
 from relay.server.exchange import Exchange
 from relay.server.handing import Moved
-from relay.server.start import draining
+from relay.server.start import check_open
 from relay.server.stored_bodies import stored_body
 from relay.server.upstream import BotConnection, open_bot
 
@@ -62,8 +62,7 @@ class GenericWebSocket(BotWebSocket):
 
     async def resolve(self) -> None:
         exchange = self._exchange
-        if exchange.front.draining:
-            raise draining()
+        check_open(exchange.front, self._agent)
         self._caller = await self._admit()
         exchange.session_id = self._caller.session.id
         try:

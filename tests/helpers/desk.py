@@ -17,6 +17,7 @@ from relay.policy.health import Failure
 from relay.policy.interfaces import Places, Store
 from relay.policy.sessions import Session, SessionState
 from relay.server.callers import Caller
+from relay.server.rules import Rules
 from relay.server.sessions import SessionKeeper
 from relay.server.traffic import Traffic
 from relay.store.sqlite import SQLiteStore
@@ -44,7 +45,7 @@ class Pool:
         self.may_settle = trio.Event()
         self.changed = trio.Event()
 
-    async def wait_known(self) -> None:
+    async def wait_known(self, agent: Agent) -> None:
         await trio.lowlevel.checkpoint()
 
     def places(self, agent: Agent) -> Places:
@@ -82,6 +83,11 @@ class Pool:
         self.frees += 1
         self.changed.set()
         self.changed = trio.Event()
+
+    def hold_back(self, instances: frozenset[str]) -> None: ...
+
+    def gone(self, instance: str) -> bool:
+        return instance not in self.ready_now
 
     def reconciled(self) -> None:
         self.is_reconciled = True
@@ -151,9 +157,10 @@ class Desk:
         organization = Organization("acme", (), (), ())
         catalog = Catalog({"acme": organization}, {agent.name: agent for agent in agents})
         front: Store = self.breakable  # type: ignore[assignment]
-        traffic = Traffic(limits.session_requests)
+        self.rules = rules = Rules(catalog, limits)
+        traffic = Traffic(rules)
         self.keeper = SessionKeeper(
-            catalog, limits, front, self.pool, traffic, self.log, lambda: self.now, nursery
+            rules, front, self.pool, traffic, self.log, lambda: self.now, nursery
         )
 
     def break_store(self) -> None:

@@ -15,6 +15,7 @@ from relay.policy.catalog import Catalog, Limits
 from relay.policy.routes import Pattern, Route
 from relay.server.connection import Connection, Routes
 from relay.server.exchange import Exchange, Front
+from relay.server.rules import Rules
 from tests.helpers.strict_http import read_answers
 
 LIMITS = Limits(head_timeout=10, body_timeout=10, keep_alive_timeout=75)
@@ -72,7 +73,7 @@ async def talk(script: Script) -> Talk:
     """Serve a client that sends the pieces with the pauses, then only reads."""
     found = Talk()
     parts: dict[str, Any] = {name: cast(Any, None) for name in Front.__slots__}
-    parts |= {"catalog": Catalog({}, {}), "limits": LIMITS, "draining": False, "log": found}
+    parts |= {"rules": Rules(Catalog({}, {}), LIMITS), "ending": False, "log": found}
     parts |= {"new_id": lambda: "id", "clock": trio.current_time}
     pattern = Pattern(Route.SESSION_API, (), (), takes_rest=True)
     table = Routes("public", (pattern,), {Route.SESSION_API: Reader})

@@ -166,7 +166,7 @@ def test_the_end_with_a_call_that_goes_on(tmp_path: Path) -> None:
             talking.wait(PATIENCE)  # the Close ended it
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_before_it_listens(tmp_path: Path, signum: int) -> None:
     """The folder is there already, the daemon not yet: nothing may be left."""
     with running_demo(tmp_path) as process:

@@ -30,6 +30,7 @@ from relay.policy.sessions import SessionEnd, SessionState
 from relay.pump.channel import Finished
 from relay.server.callers import Caller
 from relay.server.nodes import Nodes
+from relay.server.rules import Rules
 from relay.server.sessions import SessionKeeper
 from relay.server.traffic import Traffic
 from relay.store.sqlite import SQLiteStore
@@ -40,6 +41,7 @@ AGENT = Agent("bot", "acme", URLS, attach_timeout=20.0)
 CATALOG = Catalog({"acme": Organization("acme", (), (), ())}, {"bot": AGENT})
 NODES = 3
 TIMEOUT = 3.0
+RULES = Rules(CATALOG, Limits(node_timeout=TIMEOUT, session_requests=9))
 # Long enough for everything that follows from a step at once, and for a look around.
 MOMENT = 0.1
 
@@ -112,7 +114,7 @@ class Node:
     async def _serve(self) -> None:
         store: Any = self.store
         self.keeper = SessionKeeper(
-            CATALOG, Limits(), store, self.pool, Traffic(9), self.log, self.world.now, self.nursery
+            RULES, store, self.pool, Traffic(RULES), self.log, self.world.now, self.nursery
         )
         await store.join(self.name, self.world.control_lives)
         await self.keeper.reconcile({call.name for call in self.world.carried(self)})
@@ -122,7 +124,7 @@ class Node:
             store,
             self.keeper,
             self.world,
-            TIMEOUT,
+            RULES,
             self.log,  # type: ignore[arg-type]
         )
         self.nursery.start_soon(nodes.run)

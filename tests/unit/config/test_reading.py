@@ -35,6 +35,7 @@ MAY_BE_OFF = (
     "key_sessions_per_minute",
     "address_sessions_per_minute",
     "address_refusals_per_minute",
+    "close_spread",
 )
 
 

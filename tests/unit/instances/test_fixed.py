@@ -18,7 +18,7 @@ from relay.policy.catalog import Address, Agent
 from relay.policy.health import PROBE_READY, PROBE_UNREADY, PROBE_UNREADY_MOST, READY, Failure
 from tests.helpers.desk import Log
 
-A, B, C = (f"http://127.0.0.1:{port}" for port in (1, 2, 3))
+A, B, C, D = (f"http://127.0.0.1:{port}" for port in (1, 2, 3, 4))
 BOT = Agent("bot", "acme", (A, B, C))
 
 
@@ -26,7 +26,7 @@ class Bots:
     """Answers probes by what `says` holds for an address, and counts them."""
 
     def __init__(self) -> None:
-        self.says = dict.fromkeys((A, B, C), READY)
+        self.says = dict.fromkeys((A, B, C, D), READY)
         self.silent: set[str] = set()
         self.probes: Counter[str] = Counter()
         self.capable: dict[str, dict[str, Capability]] = {}
@@ -61,7 +61,8 @@ def pool_of(*agents: Agent) -> FixedInstances:
 async def running(nursery: trio.Nursery, *agents: Agent) -> FixedInstances:
     pool = pool_of(*agents or (BOT,))
     nursery.start_soon(pool.run)
-    await pool.wait_known()
+    for agent in agents or (BOT,):
+        await pool.wait_known(agent)
     return pool
 
 
@@ -105,7 +106,7 @@ async def test_the_first_look_is_over_when_all_have_answered(
     bots.says[A] = "cannot connect"
     start = trio.current_time()
     pool = await running(nursery)
-    await pool.wait_known()
+    await pool.wait_known(BOT)
     assert trio.current_time() - start < PROBE_UNREADY
     start = trio.current_time()
     await running(nursery, Agent("empty", "acme", ()))
@@ -323,3 +324,68 @@ async def test_agents_see_their_own_instances(
     pool.taken(C, "s")
     assert (pool.places(one).ready, pool.places(two).ready) == ((A, B), (C,))
     assert list(pool.statistics()) == ["one", "two"]
+
+
+# Another configuration.
+
+
+async def test_what_stays_keeps_what_is_known_of_it(
+    bots: Bots, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    pool = await running(nursery)
+    pool.taken(A, "s")
+    pool.failed(B, Failure.BROKEN)
+    before = dict(bots.probes)
+    other = Agent("bot", "acme", (B, A, D), ready_path="/healthz")
+    pool.configure([other])
+    # Without a probe, the one that was set aside is, and the least recently used is first.
+    assert pool.places(other).ready == (A,)
+    await pool.wait_known(other)
+    assert pool.places(other).ready == (D, A)
+    assert bots.probes[A] == before[A]
+    assert pool.gone(C)
+    assert [pool.gone(url) for url in (A, B, D)] == [False] * 3
+    assert set(pool.details()["bot"]) == {A, B, D}
+
+
+async def test_an_agent_that_is_gone_has_no_places(
+    bots: Bots, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """A caller of it may be in line still."""
+    pool = await running(nursery)
+    pool.want(BOT, 1)
+    pool.configure([])
+    assert not pool.places(BOT).any()
+    await pool.wait_known(BOT)
+    await pool.wait_change(BOT)
+    pool.want(BOT, 0)
+    assert pool.details() == {}
+    seen = sum(bots.probes.values())
+    await trio.sleep(60)
+    assert sum(bots.probes.values()) == seen, "nobody is probed any more"
+
+
+async def test_an_instance_changes_its_agent(
+    bots: Bots, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    pool = await running(nursery)
+    first, second = Agent("bot", "acme", (A,)), Agent("new", "acme", (B, C))
+    pool.configure([first, second])
+    await pool.wait_known(second)
+    assert pool.places(first).ready == (A,)
+    assert set(pool.places(second).ready) == {B, C}
+
+
+async def test_instances_that_drain_are_no_places(
+    bots: Bots, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    pool = await running(nursery)
+    pool.hold_back(frozenset({A, C, "http://elsewhere:1"}))
+    assert pool.places(BOT).ready == (B,)
+    start = trio.current_time()
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(pool.wait_change, BOT)
+        await wait_all_tasks_blocked()
+        pool.hold_back(frozenset())
+    assert trio.current_time() == start, "who waits is woken"
+    assert pool.places(BOT).ready == (A, B, C)

@@ -211,3 +211,91 @@ async def test_in_a_hurry_nobody_is_asked_twice(
         assert stage.pids() == []
     (line,) = stage.log.of("bot_ended")
     assert line["status"] == -9
+
+
+# Another configuration, and drains.
+
+
+async def test_bots_of_another_command_end_with_their_last_session(stage: Stage) -> None:
+    before = stage.agent(max_agents=3)
+    after = stage.agent(max_agents=3, env=(("NEW", "1"),))
+    async with stage.running(before) as pool:
+        pool.want(before, 2)
+        await until(lambda: len(pool.places(before).ready) == 2)
+        pool.want(before, 0)
+        busy, idle = pool.places(before).ready
+        pool.taken(busy, "s")
+        pool.configure([after], {})
+        await until(lambda: not pool.knows(idle))
+        assert pool.statistics()["bot"] == {busy: "outdated"}
+        new = await a_ready_one(pool, after)
+        assert new not in (busy, idle)
+        # Back again: it is as good as before.
+        pool.configure([before], {})
+        await until(lambda: not pool.knows(new))  # which is outdated in its turn
+        assert pool.statistics()["bot"] == {busy: "ready"}
+        pool.configure([after], {})
+        await settle(pool, before, busy, "s")
+        assert not pool.knows(busy)
+    assert len(stage.log.of("bot_ended")) == 3
+
+
+async def test_bots_of_an_agent_that_is_gone_finish(stage: Stage) -> None:
+    agent = stage.agent()
+    async with stage.running(agent) as pool:
+        url = await a_ready_one(pool, agent)
+        pool.taken(url, "s")
+        pool.configure([], {})
+        assert pool.statistics() == {"bot": {url: "outdated"}}
+        pool.freed(url, "s")  # as the desk does without an agent
+        await until(lambda: not pool.knows(url))
+        assert pool.statistics() == {}
+        assert stage.pids() == []
+
+
+async def test_bots_inherit_what_is_configured_now(stage: Stage) -> None:
+    agent = stage.agent()
+    async with stage.running(agent) as pool:
+        pool.configure([agent], {"ONLY": "this"})
+        await a_ready_one(pool, agent)
+        (pid,) = stage.pids()
+        lines = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    assert {line.partition("=")[0] for line in lines if line} == {"ONLY", "PORT", "RELAY_INSTANCE"}
+
+
+async def test_a_drained_bot_ends_when_it_is_idle(stage: Stage) -> None:
+    agent = stage.agent(max_agents=2, sessions_per_instance=2)
+    async with stage.running(agent) as pool:
+        busy = await a_ready_one(pool, agent)
+        pool.taken(busy, "s")
+        assert pool.places(agent) == Places((busy,), 1)
+        pool.hold_back(frozenset({busy}))
+        # Its second place is no room: another one is started for who waits.
+        assert pool.places(agent) == Places((), 1)
+        idle = await a_ready_one(pool, agent)
+        assert idle != busy
+        pool.hold_back(frozenset({busy, idle}))
+        await until(lambda: not pool.knows(idle))
+        assert pool.gone(idle)
+        pool.hold_back(frozenset())
+        assert pool.places(agent).ready == (busy,)
+        pool.hold_back(frozenset({busy}))
+        assert not pool.gone(busy)
+        pool.freed(busy, "s")
+        await until(lambda: not pool.knows(busy))
+
+
+async def test_a_drain_is_known_to_the_next_control_process(stage: Stage) -> None:
+    agent = stage.agent(max_agents=2)
+    async with stage.control(agent) as pool:
+        url = await a_ready_one(pool, agent)
+        child = pool._bots[url].process._child
+    async with stage.control(agent, reconciled=False) as pool:
+        pool.hold_back(frozenset({url}))
+        pool.taken(url, "s")
+        pool.reconciled()
+        assert not pool.places(agent).ready
+        pool.freed(url, "s")
+        await until(lambda: not pool.knows(url))
+    assert child is not None
+    child.wait()  # in the place of init

@@ -83,7 +83,8 @@ async def running(world: World, nursery: trio.Nursery, *agents: Agent) -> FixedI
     log.event = log.warning = world.event  # type: ignore[method-assign]
     pool = FixedInstances(agents or (BOT,), log, lambda: 0.0)
     nursery.start_soon(pool.run)
-    await pool.wait_known()
+    for agent in agents or (BOT,):
+        await pool.wait_known(agent)
     return pool
 
 
@@ -268,3 +269,69 @@ async def test_dead_ones_do_not_use_up_descriptors(
     await running(world, nursery)
     await trio.sleep(30.0)
     assert world.most_probing <= fixed.MAX_PROBES
+
+
+# Another configuration.
+
+
+async def test_a_name_that_is_gone_is_not_looked_up_any_more(
+    world: World, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    pool = await running(world, nursery)
+    assert ready(pool) == {A, B}
+    other = Agent("bot", "acme", (FIXED,))
+    pool.configure([other])
+    await pool.wait_known(other)
+    assert ready(pool, other) == {FIXED}
+    looks = world.looks["bots"]
+    await trio.sleep(100)
+    assert world.looks["bots"] == looks
+    assert set(pool.details()["bot"]) == {FIXED}
+
+
+async def test_a_name_keeps_its_instances_and_is_looked_up_as_it_says_now(
+    world: World, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    pool = await running(world, nursery, Agent("bot", "acme", (NAME,), dns_interval=3600.0))
+    looks = world.looks["bots"]
+    other = Agent("bot", "acme", (NAME,), dns_interval=1.0, dns_server="10.0.0.53:53")
+    pool.configure([other])
+    assert ready(pool, other) == {A, B}
+    await trio.sleep(5)
+    assert world.looks["bots"] >= looks + 4
+    assert "10.0.0.53:53" in world.servers
+    pool.configure([other])
+    looks = world.looks["bots"]
+    await trio.sleep(5)
+    assert world.looks["bots"] <= looks + 6, "one look at a time"
+
+
+async def test_who_lists_an_instance_has_it(
+    world: World, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    pool = await running(world, nursery)
+    new = Agent("new", "acme", (A,))
+    pool.configure([BOT, new])
+    await pool.wait_known(new)
+    assert (ready(pool), ready(pool, new)) == ({B}, {A})
+    await trio.sleep(BOT.dns_interval)
+    assert (ready(pool), ready(pool, new)) == ({B}, {A})
+    pool.configure([BOT])
+    await trio.sleep(BOT.dns_interval)
+    assert ready(pool) == {A, B}
+
+
+async def test_a_name_that_is_not_known_yet_may_have_any_instance(
+    world: World, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """So that what drains is not forgotten while the name system is away."""
+    world.names["bots"] = "timed out"
+    pool = await running(world, nursery)
+    assert not pool.gone(A)
+    world.names["bots"] = Found((B,))
+    await trio.sleep(RETRY + 1)
+    assert pool.gone(A)
+    assert not pool.gone(B)
+    world.names["bots"] = "timed out"
+    await trio.sleep(BOT.dns_interval + 1)
+    assert not pool.gone(B)

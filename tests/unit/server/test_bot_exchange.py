@@ -19,6 +19,7 @@ from relay.protocol.http1 import HeadBuffer, HeadLimits, parse_request, request_
 from relay.server.bot_exchange import HEAD_TIMEOUT, MAX_AHEAD, BotExchange
 from relay.server.exchange import RECEIVE_SIZE, Exchange, Front
 from relay.server.leg import Leg
+from relay.server.rules import Rules
 from relay.server.traffic import Traffic
 
 GET = b"GET /x HTTP/1.1\r\nHost: relay\r\n\r\n"
@@ -47,14 +48,14 @@ def nothing() -> Any:
 async def exchanging(request: bytes) -> AsyncIterator[Stage]:
     """An exchange that runs beside the block, and has ended behind it."""
     parts = {name: nothing() for name in Front.__slots__}
-    parts |= {"catalog": Catalog({}, {}), "limits": Limits(), "draining": False}
+    parts |= {"rules": Rules(Catalog({}, {}), Limits())}
     client, ours, to_bot, bot = await _sockets()
     heads = HeadBuffer(HeadLimits(1000, 1000, 10))
     leg = Leg(ours.socket.fileno())
     exchange = Exchange(Front(**parts), ours, leg, heads, "peer")
     exchange.request = parse_request(request)
     exchange.body = request_body(exchange.request)
-    traffic = Traffic(1)
+    traffic = Traffic(Rules(Catalog({}, {}), Limits(session_requests=1)))
     assert traffic.begin_now(SESSION)
     stage = Stage(exchange, client, bot, traffic)
     talk, to = BotTalk(exchange.request.method), Leg(to_bot.socket.fileno())

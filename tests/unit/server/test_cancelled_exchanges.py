@@ -27,6 +27,7 @@ from relay.policy.sessions import Session, SessionState
 from relay.server.bot_pool import BotPool
 from relay.server.connection import Connection
 from relay.server.exchange import Front
+from relay.server.rules import Rules
 from relay.server.traffic import Traffic
 from relay.store.sqlite import SQLiteStore
 from tests.helpers.desk import Log
@@ -152,10 +153,11 @@ async def staged(path: Path, answer: bytes, *, pauses: bool) -> AsyncIterator[St
     catalog = Catalog({"acme": Organization("acme", (KEY,), (), ())}, {"bot": agent})
     async with trio.open_nursery() as nursery:
         parts: dict[str, Any] = dict.fromkeys(Front.__slots__, cast(Any, None))
-        parts |= {"catalog": catalog, "limits": Limits(), "store": store, "log": Log()}
-        parts |= {"bots": BotPool(), "traffic": Traffic(4), "background": nursery}
-        parts |= {"now": lambda: 0.0, "clock": trio.current_time, "trusted": ()}
-        parts |= {"new_id": lambda: str(uuid.uuid4()), "draining": False}
+        rules = Rules(catalog, Limits(session_requests=4))
+        parts |= {"rules": rules, "store": store, "log": Log()}
+        parts |= {"bots": BotPool(), "traffic": Traffic(rules), "background": nursery}
+        parts |= {"now": lambda: 0.0, "clock": trio.current_time}
+        parts |= {"new_id": lambda: str(uuid.uuid4()), "ending": False}
         stage = Stage(Front(**parts), url, session, answer, pauses)
         nursery.start_soon(trio.serve_listeners, stage.serve_bot, [listener])
         yield stage

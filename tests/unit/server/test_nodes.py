@@ -65,7 +65,7 @@ class Pair:
             here.breakable,  # type: ignore[arg-type]
             here.keeper,
             self.calls,  # type: ignore[arg-type]
-            TIMEOUT,
+            here.rules,
             here.log,
         )
 
@@ -80,7 +80,10 @@ class Pair:
 
 @asynccontextmanager
 async def pair(path: Path) -> AsyncIterator[Pair]:
-    async with open_desk(path, node="here") as here, open_desk(path, node="there") as there:
+    async with (
+        open_desk(path, node="here", node_timeout=TIMEOUT) as here,
+        open_desk(path, node="there") as there,
+    ):
         both = Pair(here, there)
         await here.store.join("/run/here", both.homes.control_lives)
         await there.store.join("/run/there", both.homes.control_lives)

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from relay.errors import StoreError
-from relay.policy.catalog import Agent
+from relay.policy.catalog import Agent, Catalog
 from relay.policy.sessions import SessionEnd, SessionState
 from relay.pump.channel import Figures, Finished
 from relay.server import settling as module
@@ -87,7 +87,7 @@ async def test_the_end_of_a_tunnel_is_recorded_with_its_figures(path: Path) -> N
 async def test_an_agent_that_left_the_configuration_frees_at_once(path: Path) -> None:
     async with open_desk(path, settled=False) as desk:
         await active(desk, "s")
-        desk.keeper._catalog.agents.clear()
+        desk.rules.catalog = Catalog({}, {})
         await desk.keeper.end("s", END)
         await desk.until_free()
         assert desk.pool.settling == []

@@ -12,14 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import Refusal
+from relay.policy.catalog import Catalog, Limits
 from relay.policy.sessions import SessionEnd, SessionState
 from relay.pump.channel import Figures, Finished
 from relay.server.calls import Calls, Frames
 from relay.server.pumps import Pumps
+from relay.server.rules import Rules
 from relay.server.side_tunnels import SideTunnel, SideTunnels
 from tests.helpers.desk import Desk, Log, active, open_desk
 
 MOST = 2
+RULES = Rules(Catalog({}, {}), Limits(max_side_tunnels=MOST))
 SESSIONS, NAMES = ("s1", "s2"), ("a", "b", "c")
 STEPS = st.lists(
     st.tuples(
@@ -54,7 +57,7 @@ def test_books(steps: list[tuple[str, str, str]]) -> None:
 
 async def play(steps: list[tuple[str, str, str]]) -> None:
     log, told = Log(), Told()
-    sides = SideTunnels(MOST, log)
+    sides = SideTunnels(RULES, log)
     there: dict[str, dict[str, SideTunnel]] = {name: {} for name in SESSIONS}
     carried: set[tuple[str, str]] = set()
     for step, session, name in steps:
@@ -93,7 +96,7 @@ async def play(steps: list[tuple[str, str, str]]) -> None:
 
 
 async def test_the_end_of_a_session_calls_off_who_is_on_the_way() -> None:
-    sides = SideTunnels(MOST, Log())
+    sides = SideTunnels(RULES, Log())
     side, other = SideTunnel("a", "s1"), SideTunnel("a", "s2")
     for each in (side, other):
         sides.open(each)

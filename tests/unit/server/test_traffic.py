@@ -7,11 +7,17 @@ import trio
 import trio.testing
 
 from relay.errors import Refusal
+from relay.policy.catalog import Catalog, Limits
+from relay.server.rules import Rules
 from relay.server.traffic import LINE_FACTOR, MAX_WAIT, Traffic
 
 
+def traffic_of(share: int) -> Traffic:
+    return Traffic(Rules(Catalog({}, {}), Limits(session_requests=share)))
+
+
 async def test_a_share_is_of_one_session() -> None:
-    traffic = Traffic(2)
+    traffic = traffic_of(2)
     assert [traffic.begin_now("a") for _ in range(3)] == [True, True, False]
     assert traffic.begin_now("b")
     assert traffic.count() == 3
@@ -23,7 +29,7 @@ async def test_a_share_is_of_one_session() -> None:
 
 
 async def test_the_line_is_first_come_first_served() -> None:
-    traffic, served = Traffic(1), list[int]()
+    traffic, served = traffic_of(1), list[int]()
 
     async def ask(number: int) -> None:
         await traffic.begin("a")
@@ -46,7 +52,7 @@ async def test_the_line_is_first_come_first_served() -> None:
 async def test_the_line_is_bounded_in_number_and_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    traffic, refusals = Traffic(1), list[tuple[int, str, float]]()
+    traffic, refusals = traffic_of(1), list[tuple[int, str, float]]()
 
     async def ask() -> None:
         try:
@@ -65,7 +71,7 @@ async def test_the_line_is_bounded_in_number_and_time(
 
 
 async def test_who_is_cancelled_in_line_keeps_nothing() -> None:
-    traffic = Traffic(1)
+    traffic = traffic_of(1)
     assert traffic.begin_now("a")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(traffic.begin, "a")
@@ -79,7 +85,7 @@ async def test_who_is_cancelled_in_line_keeps_nothing() -> None:
 async def test_the_end_of_a_session_cuts_off_its_own(
     grace: float, autojump_clock: trio.testing.MockClock
 ) -> None:
-    traffic = Traffic(10)
+    traffic = traffic_of(10)
     start = trio.current_time()
 
     async def work(session: str) -> None:
