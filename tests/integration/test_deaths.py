@@ -252,6 +252,8 @@ def test_a_pump_that_dies_with_its_last_word_unheard(daemon: Daemon, ends: Ends)
         signal_daemon(daemon, signal.SIGCONT)
     record = daemon.wait_ended(began.id)
     assert (record["cause"], record["closeCode"]) == ("client_closed", 4003)
+    # Readiness alone may still be that of the pump whose end has not been noticed yet.
+    wait_until(lambda: daemon.pump_pids() not in ([], [pump]), "another pump is there")
     wait_ready(daemon)
     with begin(daemon) as began:
         assert echoes(began.ws)
