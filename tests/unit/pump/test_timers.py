@@ -12,7 +12,7 @@ from relay.pump.channel import GAP_CLASSES, NOTABLE_GAP, TURN_CLASSES, Totals
 from relay.pump.pump import SWEEP_ALL
 from relay.pump.transfer import Transfer
 from relay.pump.tunnel import PING_FRAME, Tunnel
-from tests.helpers.pump import Call, Rig, frame
+from tests.helpers.pump import Call, Rig, frame, rig
 
 PING, PONG = 0x9, 0xA
 
@@ -171,11 +171,10 @@ def test_a_turn_is_measured(r: Rig) -> None:
 # Garbage.
 
 
-def test_a_tunnel_that_is_over_leaves_nothing_for_the_collector(r: Rig) -> None:
-    """The pump process runs without one."""
+def test_a_tunnel_that_is_over_leaves_nothing_for_the_collector(poller: str) -> None:
+    """The pump process runs without one, and so does a rig."""
     gc.collect()
-    gc.disable()
-    try:
+    with rig(poller) as r:
         for number, how in enumerate(("stop", "reset", "vanish", "violation") * 5):
             call = r.call(str(number))
             r.talk(call)
@@ -190,5 +189,3 @@ def test_a_tunnel_that_is_over_leaves_nothing_for_the_collector(r: Rig) -> None:
             r.settle()
         assert not r.pump.tunnels
         assert not [each for each in gc.get_objects() if isinstance(each, Tunnel | Transfer)]
-    finally:
-        gc.enable()
