@@ -27,7 +27,7 @@ from tests.helpers.reloads import said
 from tests.helpers.scripted_bot import GUID
 from tests.helpers.wire import upgrade
 
-CALLS = 200
+CALLS = 80
 SPREAD = 1.0
 MASK = b"\x01\x02\x03\x04"
 # Two reads of a pump at least, so that frames are under way when the Close is due.
@@ -52,7 +52,7 @@ class Side:
         kind = ConnectionType.CLIENT if self.is_client else ConnectionType.SERVER
         ws = Connection(kind)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._talk, nursery.cancel_scope)
+            nursery.start_soon(self._talk)
             data = early
             while True:
                 if self.close is not None:
@@ -96,7 +96,7 @@ class Side:
         except trio.BrokenResourceError:
             pass
 
-    async def _talk(self, scope: trio.CancelScope) -> None:
+    async def _talk(self) -> None:
         data = frame(BINARY, PAYLOAD, mask=MASK if self.is_client else None)
         half = len(data) // 2
         try:
@@ -109,7 +109,7 @@ class Side:
                 self.mid_frame = False
                 await trio.sleep(PAUSE)
         except trio.BrokenResourceError:
-            scope.cancel()
+            pass  # what has come before is still to be read
 
 
 @dataclass
