@@ -34,7 +34,7 @@ run: $(VENV)/ready          ## a working front door with an example bot behind i
 	@exec $(BIN)/relay serve --demo
 
 test: $(VENV)/ready         ## the whole test suite, under five minutes on two cores
-	$(BIN)/python -m pytest -q -n 4 --dist worksteal
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 test-clients: $(VENV)/ready $(CLIENTS)/ready $(CLIENTS_NPM)/ready  ## the official clients, unmodified
 	CLIENTS_VENV=$(CLIENTS) CLIENTS_NPM=$(CLIENTS_NPM) $(BIN)/python -m pytest -q tests/clients
