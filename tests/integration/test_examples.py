@@ -27,7 +27,7 @@ from websockets.sync.client import ClientConnection, connect
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MODULE = ("-m", "relay_examples.echo_bot")
 START_SECONDS = 10.0  # a loaded machine may take seconds to import trio
-WAIT_SECONDS = 5.0  # for any one answer, and for a process to end
+WAIT_SECONDS = 15.0  # for any one answer, and for a process to end
 NOTHING = (("", ""), 0)  # what a bot prints when it is told to end, and its exit status
 
 
