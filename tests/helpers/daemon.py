@@ -269,9 +269,14 @@ def running_daemon(
     try:
         yield daemon
     finally:
-        if daemon.process.popen.poll() is None:
-            daemon.process.end(signal.SIGINT)
-        end_pumps(daemon)
+        end_all(daemon)
+
+
+def end_all(daemon: Daemon, signum: int = signal.SIGINT) -> None:
+    """End a daemon, if it still runs, and the pumps that were left alone."""
+    if daemon.process.popen.poll() is None:
+        daemon.process.end(signum)
+    end_pumps(daemon)
 
 
 def end_pumps(daemon: Daemon) -> None:

@@ -18,7 +18,7 @@ from tests.helpers.daemon import (
     PUBLIC_KEY,
     Daemon,
     config_text,
-    end_pumps,
+    end_all,
     start_daemon,
     wait_until,
 )
@@ -82,9 +82,7 @@ def ended(daemon: Daemon) -> Iterator[None]:
             assert daemon.process.end() == 0
         assert bots_of(daemon) == {}
     finally:
-        if daemon.process.popen.poll() is None:
-            daemon.process.end(signal.SIGKILL)
-        end_pumps(daemon)
+        end_all(daemon, signal.SIGKILL)
         for pid in bots_of(daemon):
             os.kill(pid, signal.SIGKILL)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.helpers.daemon import Daemon, config_text, end_pumps, start_daemon
+from tests.helpers.daemon import Daemon, config_text, end_all, start_daemon
 
 
 def second_config(config: str) -> str:
@@ -29,6 +29,4 @@ def two_nodes(
         yield nodes[0], nodes[1]
     finally:
         for node in nodes:
-            if node.process.popen.poll() is None:
-                node.process.end()
-            end_pumps(node)
+            end_all(node)

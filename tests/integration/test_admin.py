@@ -17,16 +17,15 @@ from tests.helpers.daemon import (
     Bot,
     Daemon,
     running_bot,
-    running_daemon,
     wait_until,
 )
 from tests.helpers.scripted_bot import scripted_bot
+from tests.helpers.shared import shared_daemon
 from tests.helpers.wire import (
     Wire,
     ask,
     call,
     echoes,
-    keeps_secrets,
     live,
     refused,
     request,
@@ -58,13 +57,10 @@ def bot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bot]:
 
 @pytest.fixture(scope="module")
 def daemon(bot: Bot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
-    with (
-        scripted_bot() as other,
-        running_daemon(folder, [bot.url], AGENTS.format(other=other.url)) as daemon,
-    ):
-        yield daemon
-        keeps_secrets(daemon)
+    with scripted_bot() as other:
+        agents = AGENTS.format(other=other.url)
+        with shared_daemon(tmp_path_factory, [bot.url], agents) as daemon:
+            yield daemon
 
 
 def admin(daemon: Daemon, method: str, path: str, *fields: str) -> Answer:

@@ -13,31 +13,30 @@ from tests.helpers.daemon import (
     PUBLIC_KEY,
     Answer,
     Daemon,
-    running_daemon,
     wait_until,
 )
 from tests.helpers.scripted_bot import nobody_listens, scripted_bot
-from tests.helpers.wire import Wire, keeps_secrets, refused, request, serves
+from tests.helpers.shared import shared_daemon
+from tests.helpers.wire import Wire, refused, request, serves
 
 ADMIN_TOKEN = "an-administrators-token"
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
-    with scripted_bot() as bot, running_daemon(folder, [bot.url]) as daemon:
+    with scripted_bot() as bot, shared_daemon(tmp_path_factory, [bot.url]) as daemon:
         yield daemon
-        keeps_secrets(daemon)
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon whose administration asks for a token."""
-    folder = tmp_path_factory.mktemp("guarded")
-    token = f'admin_token = "{ADMIN_TOKEN}"'
-    with nobody_listens() as dead, running_daemon(folder, [dead], server=token) as daemon:
+    token, secrets = f'admin_token = "{ADMIN_TOKEN}"', (ADMIN_TOKEN,)
+    with (
+        nobody_listens() as dead,
+        shared_daemon(tmp_path_factory, [dead], server=token, secrets=secrets) as daemon,
+    ):
         yield daemon
-        keeps_secrets(daemon, ADMIN_TOKEN)
 
 
 def admin(daemon: Daemon, method: str, path: str, *fields: str) -> Answer:

@@ -10,8 +10,9 @@ from contextlib import ExitStack
 import pytest
 
 from tests.helpers import scripted_bot as script
-from tests.helpers.daemon import PATIENCE, Daemon, running_daemon, wait_until
+from tests.helpers.daemon import PATIENCE, Daemon, wait_until
 from tests.helpers.scripted_bot import Conversation, ScriptedBot, nobody_listens, scripted_bot
+from tests.helpers.shared import shared_daemon
 from tests.helpers.wire import (
     WS_KEY,
     Wire,
@@ -72,12 +73,11 @@ def bots() -> Iterator[Bots]:
 
 @pytest.fixture(scope="module")
 def daemon(bots: Bots, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
+    urls, secrets = {name: bot.url for name, bot in bots.items()}, (SENT, WS_KEY)
     with nobody_listens() as dead:
-        agents = AGENTS.format(dead=dead, **{name: bot.url for name, bot in bots.items()})
-        with running_daemon(folder, [bots["bot"].url], agents) as daemon:
+        agents = AGENTS.format(dead=dead, **urls)
+        with shared_daemon(tmp_path_factory, [urls["bot"]], agents, secrets=secrets) as daemon:
             yield daemon
-            keeps_secrets(daemon, SENT, WS_KEY)
 
 
 def bearer(token: str) -> str:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.helpers.daemon import PUBLIC_KEY, Daemon, running_daemon
+from tests.helpers.daemon import PUBLIC_KEY, Daemon
 from tests.helpers.scripted_bot import scripted_bot
+from tests.helpers.shared import MANY, shared_daemon
 from tests.helpers.wire import (
     Wire,
     ask,
     exchange_line,
-    keeps_secrets,
     refused,
     request,
     serves,
@@ -32,13 +32,11 @@ LIMITS += "\nmax_start_request = 8192"
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
     with (
         scripted_bot() as bot,
-        running_daemon(folder, [bot.url], "sessions_per_instance = 1000", LIMITS) as daemon,
+        shared_daemon(tmp_path_factory, [bot.url], MANY, LIMITS, secrets=(SENT,)) as daemon,
     ):
         yield daemon
-        keeps_secrets(daemon, SENT)
 
 
 def exchanges(daemon: Daemon) -> int:

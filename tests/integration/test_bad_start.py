@@ -14,9 +14,9 @@ from tests.helpers.daemon import (
     Answer,
     Daemon,
     running_bot,
-    running_daemon,
 )
 from tests.helpers.scripted_bot import nobody_listens, scripted_bot
+from tests.helpers.shared import shared_daemon
 from tests.helpers.wire import ask, keeps_secrets, refused, request, serves, stop
 
 FOREIGN_KEY = "pk_foreign_0123456789abcdef"
@@ -48,9 +48,9 @@ instances = ["{theirs}"]
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
+    sent = (SENT, base64.b64encode(SENT.encode()).decode()[:20])
     with (
-        running_bot(folder) as bot,
+        running_bot(tmp_path_factory.mktemp("bot")) as bot,
         scripted_bot() as open_bot,
         scripted_bot() as roomy,
         nobody_listens() as dead,
@@ -58,9 +58,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     ):
         urls = {"open": open_bot.url, "roomy": roomy.url, "dead": dead, "theirs": theirs}
         agents = AGENTS.format(key=FOREIGN_KEY, **urls)
-        with running_daemon(folder, [bot.url], agents) as daemon:
+        secrets = (*sent, FOREIGN_KEY)
+        with shared_daemon(tmp_path_factory, [bot.url], agents, secrets=secrets) as daemon:
             yield daemon
-            keeps_secrets(daemon, SENT, base64.b64encode(SENT.encode()).decode()[:20], FOREIGN_KEY)
 
 
 def total(daemon: Daemon) -> int:

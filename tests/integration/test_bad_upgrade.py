@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers.daemon import PUBLIC_KEY, Bot, Daemon, running_bot, running_daemon, wait_until
+from tests.helpers.daemon import PUBLIC_KEY, Bot, Daemon, running_bot, wait_until
+from tests.helpers.shared import shared_daemon
 from tests.helpers.wire import (
     WS_KEY,
     Wire,
@@ -47,13 +48,11 @@ def bot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bot]:
 
 @pytest.fixture(scope="module")
 def daemon(bot: Bot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
-    with (
-        running_bot(folder, "open", sessions=1000) as open_bot,
-        running_daemon(folder, [bot.url], AGENTS.format(open_bot.url)) as daemon,
-    ):
-        yield daemon
-        keeps_secrets(daemon, SENT, base64_of(SENT)[:24], WS_KEY)
+    secrets = (SENT, base64_of(SENT)[:24], WS_KEY)
+    with running_bot(tmp_path_factory.mktemp("open"), sessions=1000) as open_bot:
+        agents = AGENTS.format(open_bot.url)
+        with shared_daemon(tmp_path_factory, [bot.url], agents, secrets=secrets) as daemon:
+            yield daemon
 
 
 def bearer(token: str) -> str:

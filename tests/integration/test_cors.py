@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers.daemon import PUBLIC_KEY, Answer, Daemon, running_daemon
+from tests.helpers.daemon import PUBLIC_KEY, Answer, Daemon
 from tests.helpers.scripted_bot import scripted_bot
+from tests.helpers.shared import shared_daemon
 from tests.helpers.wire import (
     ask,
     exchange_line,
-    keeps_secrets,
     refused,
     request,
     serves,
@@ -32,20 +32,19 @@ HEADERS = "Access-Control-Request-Headers: authorization,content-type"
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Open to pages of every origin."""
-    folder = tmp_path_factory.mktemp("relay")
-    with scripted_bot() as bot, running_daemon(folder, [bot.url]) as daemon:
+    with scripted_bot() as bot, shared_daemon(tmp_path_factory, [bot.url]) as daemon:
         yield daemon
-        keeps_secrets(daemon)
 
 
 @pytest.fixture(scope="module")
 def picky(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Open to pages of two origins."""
-    folder = tmp_path_factory.mktemp("picky")
     origins = f'cors_origins = ["{APP}", "http://localhost:5173"]'
-    with scripted_bot() as bot, running_daemon(folder, [bot.url], server=origins) as daemon:
+    with (
+        scripted_bot() as bot,
+        shared_daemon(tmp_path_factory, [bot.url], server=origins) as daemon,
+    ):
         yield daemon
-        keeps_secrets(daemon)
 
 
 def post(*fields: str, body: bytes = BODY, path: str = START) -> bytes:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.helpers import scripted_bot as script
-from tests.helpers.daemon import Daemon, running_daemon, wait_until
+from tests.helpers.daemon import Daemon, wait_until
 from tests.helpers.scripted_bot import ScriptedBot, scripted_bot
-from tests.helpers.wire import Wire, call, echoes, keeps_secrets, token_for, upgrade
+from tests.helpers.shared import shared_daemon
+from tests.helpers.wire import Wire, call, echoes, token_for, upgrade
 
 ROUTE = "/ws/generic/{}.acme"
 AGENTS = """
@@ -34,11 +35,10 @@ def bots() -> Iterator[dict[str, ScriptedBot]]:
 def daemon(
     bots: dict[str, ScriptedBot], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
     agents = AGENTS.format(lonely=bots["lonely"].url)
-    with running_daemon(folder, [bots["bad"].url, bots["good"].url], agents) as daemon:
+    urls = [bots["bad"].url, bots["good"].url]
+    with shared_daemon(tmp_path_factory, urls, agents) as daemon:
         yield daemon
-        keeps_secrets(daemon)
 
 
 def shown(daemon: Daemon, bot: ScriptedBot, agent: str = "bot") -> Any:

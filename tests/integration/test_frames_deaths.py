@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.daemon import Daemon, config_text, end_pumps, start_daemon, wait_until
+from tests.helpers.daemon import Daemon, config_text, start_daemon, wait_until
 from tests.helpers.ends import (
     ABNORMAL,
     Ends,
@@ -29,17 +29,18 @@ from tests.helpers.ends import (
 )
 from tests.helpers.launched import launching, naughty
 from tests.helpers.scripted_bot import scripted_bot
+from tests.helpers.shared import Mortal
 from tests.helpers.wire import echoes, masked
 
 FRAMES = 'relay = "frames"'
 RESTART = (1012, "service restart")
 
 
-class Node:
-    """A daemon that may be killed and started anew over the same files."""
+class Node(Mortal):
+    """The daemon, and how its bot's calls have ended."""
 
     def __init__(self, daemon: Daemon, ends: Ends) -> None:
-        self.daemon = daemon
+        super().__init__(daemon)
         self.ends = ends
 
 
@@ -51,12 +52,8 @@ def node(tmp_path: Path) -> Iterator[Node]:
         agent = f"{FRAMES}\nsessions_per_instance = 4"
         config = config_text([bot.url], agent, "close_timeout = 1")
         node = Node(start_daemon(tmp_path, config), ends)
-        try:
+        with node.ended():
             yield node
-        finally:
-            if node.daemon.process.popen.poll() is None:
-                node.daemon.process.end()
-            end_pumps(node.daemon)
 
 
 def test_an_interrupt_ends_live_calls(node: Node) -> None:

@@ -10,15 +10,15 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.helpers.daemon import PUBLIC_KEY, Daemon, running_daemon, wait_until
+from tests.helpers.daemon import PUBLIC_KEY, Daemon, wait_until
 from tests.helpers.scripted_bot import scripted_bot
+from tests.helpers.shared import MANY, shared_daemon
 from tests.helpers.wire import (
     Wire,
     ask,
     call,
     echoes,
     exchange_line,
-    keeps_secrets,
     masked,
     refused,
     request,
@@ -37,23 +37,17 @@ MOST = 4
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
-    many = "sessions_per_instance = 1000"
     limits = "keep_alive_timeout = 1\nhead_timeout = 1"
-    with scripted_bot() as bot, running_daemon(folder, [bot.url], many, limits) as daemon:
+    with scripted_bot() as bot, shared_daemon(tmp_path_factory, [bot.url], MANY, limits) as daemon:
         yield daemon
-        keeps_secrets(daemon)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon that takes few connections at a time."""
-    folder = tmp_path_factory.mktemp("small")
-    many = "sessions_per_instance = 1000"
     limits = f"max_connections = {MOST}\nmax_connections_per_address = {MOST}"
-    with scripted_bot() as bot, running_daemon(folder, [bot.url], many, limits) as daemon:
+    with scripted_bot() as bot, shared_daemon(tmp_path_factory, [bot.url], MANY, limits) as daemon:
         yield daemon
-        keeps_secrets(daemon)
 
 
 def named(name: str) -> str:

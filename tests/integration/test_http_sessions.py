@@ -20,6 +20,7 @@ from tests.helpers.daemon import (
     Bot,
     Daemon,
     config_text,
+    end_all,
     end_pumps,
     running_bot,
     running_daemon,
@@ -221,9 +222,7 @@ def test_the_session_outlives_the_control_process(bot: Bot, tmp_path: Path) -> N
         assert daemon.wait_ended(session)["cause"] == "bot_completed"
         daemon.process.end(signal.SIGKILL)
     finally:
-        if daemon.process.popen.poll() is None:
-            daemon.process.end()
-        end_pumps(daemon)
+        end_all(daemon)
 
 
 def test_deaths(daemon: Daemon, bot: Bot) -> None:

@@ -15,7 +15,7 @@ from tests.helpers.daemon import (
     PRIVATE_KEY,
     Daemon,
     config_text,
-    end_pumps,
+    end_all,
     start_daemon,
     wait_until,
 )
@@ -122,6 +122,4 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
             daemon.process.end()
             ends_cleanly(daemon)
         finally:
-            if daemon.process.popen.poll() is None:
-                daemon.process.end()
-            end_pumps(daemon)
+            end_all(daemon)

@@ -19,11 +19,11 @@ from tests.helpers.daemon import (
     Bot,
     Daemon,
     running_bot,
-    running_daemon,
     wait_until,
 )
 from tests.helpers.scripted_bot import scripted_bot
-from tests.helpers.wire import call, echoes, keeps_secrets, refused, serves, stop, token_for
+from tests.helpers.shared import shared_daemon
+from tests.helpers.wire import call, echoes, refused, serves, stop, token_for
 
 OTHER_PRIVATE = "sk_other_0123456789abcdef"
 MORE = """
@@ -57,13 +57,10 @@ def bot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bot]:
 
 @pytest.fixture(scope="module")
 def daemon(bot: Bot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
-    with (
-        scripted_bot() as many,
-        running_daemon(folder, [bot.url], MORE.format(many=many.url, key=OTHER_PRIVATE)) as daemon,
-    ):
-        yield daemon
-        keeps_secrets(daemon, "sk_other")
+    with scripted_bot() as many:
+        agents, secrets = MORE.format(many=many.url, key=OTHER_PRIVATE), ("sk_other",)
+        with shared_daemon(tmp_path_factory, [bot.url], agents, secrets=secrets) as daemon:
+            yield daemon
 
 
 def ask(daemon: Daemon, path: str, key: str = PRIVATE_KEY, method: str = "GET") -> Answer:

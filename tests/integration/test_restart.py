@@ -30,19 +30,16 @@ from tests.helpers.ends import (
     wait_ready,
 )
 from tests.helpers.scripted_bot import scripted_bot
+from tests.helpers.shared import Mortal
 from tests.helpers.wire import Wire, call, echoes, live, token_for, upgrade
 
 
-class Node:
-    """A daemon that may be killed and started anew over the same files."""
+class Node(Mortal):
+    """The daemon, and how its bot's calls have ended."""
 
     def __init__(self, daemon: Daemon, ends: Ends) -> None:
-        self.daemon = daemon
+        super().__init__(daemon)
         self.ends = ends
-
-    def again(self, config: str | None = None) -> Daemon:
-        self.daemon = restart(self.daemon, config)
-        return self.daemon
 
 
 @pytest.fixture
@@ -52,15 +49,9 @@ def node(tmp_path: Path) -> Iterator[Node]:
         bot.script = ends = Ends()
         config = config_text([bot.url], "sessions_per_instance = 2", "close_timeout = 1")
         node = Node(start_daemon(tmp_path, config), ends)
-        try:
+        with node.ended():
             yield node
-            nothing_is_held(node.daemon)
-            node.daemon.process.end()
-            ends_cleanly(node.daemon)
-        finally:
-            if node.daemon.process.popen.poll() is None:
-                node.daemon.process.end()
-            end_pumps(node.daemon)
+            node.leaves_nothing()
 
 
 @pytest.fixture(scope="module", autouse=True)

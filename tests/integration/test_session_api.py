@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.daemon import PRIVATE_KEY, Daemon, running_bot, running_daemon
-from tests.helpers.scripted_bot import Conversation, ScriptedBot, say, scripted_bot
+from tests.helpers.scripted_bot import Conversation, ScriptedBot, say
 from tests.helpers.scripted_http import (
     BEARER,
     SessionBot,
@@ -23,8 +23,8 @@ from tests.helpers.scripted_http import (
     head,
     read_chunks,
     read_head,
-    session_on,
 )
+from tests.helpers.shared import MANY, shared_daemon
 from tests.helpers.wire import (
     Wire,
     ask,
@@ -40,24 +40,10 @@ LARGE = 5 * 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def bot() -> Iterator[ScriptedBot]:
-    with scripted_bot() as bot:
-        yield bot
-
-
-@pytest.fixture(scope="module")
 def daemon(bot: ScriptedBot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
-    many = "sessions_per_instance = 1000"
-    with running_daemon(folder, [bot.url], many) as daemon:
+    secrets = ("se%63ret-query", "secret-body")
+    with shared_daemon(tmp_path_factory, [bot.url], MANY, secrets=secrets) as daemon:
         yield daemon
-        keeps_secrets(daemon, "se%63ret-query", "secret-body")
-
-
-@pytest.fixture
-def held(daemon: Daemon, bot: ScriptedBot) -> Iterator[SessionBot]:
-    with session_on(daemon, bot) as held:
-        yield held
 
 
 # --- the example bot ---

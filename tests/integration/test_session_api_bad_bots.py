@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.helpers.daemon import Daemon, running_daemon
+from tests.helpers.daemon import Daemon
 from tests.helpers.scripted_bot import (
     Conversation,
     Script,
@@ -29,12 +29,11 @@ from tests.helpers.scripted_http import (
     head,
     read_chunk,
     read_head,
-    session_on,
 )
+from tests.helpers.shared import MANY, shared_daemon
 from tests.helpers.wire import (
     ask,
     exchange_line,
-    keeps_secrets,
     refused,
     request,
 )
@@ -43,23 +42,9 @@ CHUNKED = "Transfer-Encoding: chunked"
 
 
 @pytest.fixture(scope="module")
-def bot() -> Iterator[ScriptedBot]:
-    with scripted_bot() as bot:
-        yield bot
-
-
-@pytest.fixture(scope="module")
 def daemon(bot: ScriptedBot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
-    with running_daemon(folder, [bot.url], "sessions_per_instance = 1000") as daemon:
+    with shared_daemon(tmp_path_factory, [bot.url], MANY) as daemon:
         yield daemon
-        keeps_secrets(daemon)
-
-
-@pytest.fixture
-def held(daemon: Daemon, bot: ScriptedBot) -> Iterator[SessionBot]:
-    with session_on(daemon, bot) as held:
-        yield held
 
 
 # --- a bot that is wrong ---

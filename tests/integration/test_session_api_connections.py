@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers.daemon import Daemon, running_daemon, wait_until
-from tests.helpers.scripted_bot import Conversation, ScriptedBot, scripted_bot
+from tests.helpers.daemon import Daemon, wait_until
+from tests.helpers.scripted_bot import Conversation, ScriptedBot
 from tests.helpers.scripted_http import (
     SessionBot,
     answer,
@@ -17,23 +17,14 @@ from tests.helpers.scripted_http import (
     read_head,
     session_on,
 )
-from tests.helpers.wire import Wire, exchange_line, keeps_secrets, refused
-
-
-@pytest.fixture(scope="module")
-def bot() -> Iterator[ScriptedBot]:
-    with scripted_bot() as bot:
-        yield bot
+from tests.helpers.shared import MANY, shared_daemon
+from tests.helpers.wire import Wire, exchange_line, refused
 
 
 @pytest.fixture(scope="module")
 def daemon(bot: ScriptedBot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
-    with running_daemon(
-        folder, [bot.url], "sessions_per_instance = 1000", "session_requests = 2"
-    ) as daemon:
+    with shared_daemon(tmp_path_factory, [bot.url], MANY, "session_requests = 2") as daemon:
         yield daemon
-        keeps_secrets(daemon)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers.daemon import NO_SESSION, Daemon, running_daemon, wait_until
+from tests.helpers.daemon import NO_SESSION, Daemon, wait_until
 from tests.helpers.scripted_bot import (
     ScriptedBot,
     accept,
@@ -20,12 +20,12 @@ from tests.helpers.scripted_http import (
     answer,
     session_on,
 )
+from tests.helpers.shared import shared_daemon
 from tests.helpers.wire import (
     Wire,
     ask,
     call,
     exchange_line,
-    keeps_secrets,
     refused,
     request,
     stop,
@@ -53,25 +53,11 @@ CHUNKED = "Transfer-Encoding: chunked"
 
 
 @pytest.fixture(scope="module")
-def bot() -> Iterator[ScriptedBot]:
-    with scripted_bot() as bot:
-        yield bot
-
-
-@pytest.fixture(scope="module")
 def daemon(bot: ScriptedBot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
     with scripted_bot() as hasty, scripted_bot() as other:
         agents = AGENTS.format(hasty=hasty.url, other=other.url)
-        with running_daemon(folder, [bot.url], agents, "max_waiting = 2") as daemon:
+        with shared_daemon(tmp_path_factory, [bot.url], agents, "max_waiting = 2") as daemon:
             yield daemon
-            keeps_secrets(daemon)
-
-
-@pytest.fixture
-def held(daemon: Daemon, bot: ScriptedBot) -> Iterator[SessionBot]:
-    with session_on(daemon, bot) as held:
-        yield held
 
 
 def refuses(held: SessionBot, data: bytes, status: int, cause: str) -> None:

@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from tests.helpers.daemon import PATIENCE, Daemon, running_daemon, wait_until
-from tests.helpers.scripted_bot import Conversation, ScriptedBot, say, scripted_bot
+from tests.helpers.daemon import PATIENCE, Daemon, wait_until
+from tests.helpers.scripted_bot import Conversation, ScriptedBot, say
 from tests.helpers.scripted_http import (
     BEARER,
     SessionBot,
@@ -20,34 +20,18 @@ from tests.helpers.scripted_http import (
     read_chunk,
     read_head,
     sent_body,
-    session_on,
 )
+from tests.helpers.shared import MANY, shared_daemon
 from tests.helpers.wire import (
-    keeps_secrets,
     request,
     stop,
 )
 
 
 @pytest.fixture(scope="module")
-def bot() -> Iterator[ScriptedBot]:
-    with scripted_bot() as bot:
-        yield bot
-
-
-@pytest.fixture(scope="module")
 def daemon(bot: ScriptedBot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
-    many = "sessions_per_instance = 1000"
-    with running_daemon(folder, [bot.url], many) as daemon:
+    with shared_daemon(tmp_path_factory, [bot.url], MANY) as daemon:
         yield daemon
-        keeps_secrets(daemon)
-
-
-@pytest.fixture
-def held(daemon: Daemon, bot: ScriptedBot) -> Iterator[SessionBot]:
-    with session_on(daemon, bot) as held:
-        yield held
 
 
 # --- at once ---

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import ClientConnection
 
-from tests.helpers.daemon import Daemon, config_text, end_pumps, start_daemon, wait_until
+from tests.helpers.daemon import Daemon, config_text, end_all, start_daemon, wait_until
 from tests.helpers.ends import (
     ABNORMAL,
     close_seen,
@@ -23,6 +23,7 @@ from tests.helpers.ends import (
     wait_ready,
 )
 from tests.helpers.scripted_bot import scripted_bot
+from tests.helpers.shared import Mortal
 from tests.helpers.side_tunnels import (
     Begin,
     Held,
@@ -38,19 +39,19 @@ AGENT = "sessions_per_instance = 4\nstopping_time = 0"
 OVER = (1001, "session ended")
 
 
-class Node:
-    """A daemon that may be killed and started anew over the same files."""
+class Node(Mortal):
+    """The daemon, and what its bot does."""
 
     def __init__(self, daemon: Daemon, bot: SideBot) -> None:
-        self.daemon = daemon
+        super().__init__(daemon)
         self.bot = bot
 
     def begin(self, begin: Begin) -> Held:
         return begin(self.daemon, self.bot, "bot")
 
-    def again(self, held: Held) -> Daemon:
-        self.daemon = held.daemon = restart(self.daemon)
-        return self.daemon
+    def found_again(self, held: Held) -> Daemon:
+        held.daemon = self.again()
+        return held.daemon
 
 
 @pytest.fixture
@@ -60,15 +61,9 @@ def node(tmp_path: Path) -> Iterator[Node]:
         scripted.script = bot = SideBot()
         config = config_text([scripted.url], AGENT, "close_timeout = 1")
         node = Node(start_daemon(tmp_path, config), bot)
-        try:
+        with node.ended():
             yield node
-            nothing_is_held(node.daemon)
-            node.daemon.process.end()
-            ends_cleanly(node.daemon)
-        finally:
-            if node.daemon.process.popen.poll() is None:
-                node.daemon.process.end()
-            end_pumps(node.daemon)
+            node.leaves_nothing()
 
 
 @pytest.mark.parametrize("begin", [over_websocket, over_http])
@@ -81,7 +76,7 @@ def test_the_control_process_dies(node: Node, begin: Begin) -> None:
         assert echoes(side, "nobody is in control")
     sides[0].close(4000, "unheard")
     assert node.bot.ends("/0").next() == (4000, "unheard")
-    daemon = node.again(held)
+    daemon = node.found_again(held)
     assert carried(daemon) == (1, 2)
     (line,) = side_ends(daemon, held.id)
     assert (line["cause"], line["close_code"]) == ("client_closed", 4000)
@@ -110,7 +105,7 @@ def test_a_session_that_ends_while_nobody_is_in_control(node: Node, begin: Begin
         held.ws.close(4001, "done")
         assert node.bot.ends("/ws").next() == (4001, "done")
     assert echoes(side, "it has not heard of it")
-    daemon = node.again(held)
+    daemon = node.found_again(held)
     assert close_seen(side) == OVER
     assert node.bot.ends("/watch").next() == OVER
     cause = "bot_completed" if held.ws is None else "client_closed"
@@ -167,7 +162,7 @@ def test_the_pump_of_the_session_alone_dies(node: Node, in_control: bool) -> Non
     os.kill(own, signal.SIGKILL)
     assert held.ws is not None
     assert close_seen(held.ws) == ABNORMAL
-    daemon = node.daemon if in_control else node.again(held)
+    daemon = node.daemon if in_control else node.found_again(held)
     assert daemon.wait_ended(held.id)["cause"] == ("pump_died" if in_control else "lost")
     assert close_seen(side) == OVER
     assert node.bot.ends("/watch").next() == OVER
@@ -202,6 +197,4 @@ def test_the_control_process_carries_it(tmp_path: Path) -> None:
             daemon.process.end()
             ends_cleanly(daemon)
         finally:
-            if daemon.process.popen.poll() is None:
-                daemon.process.end()
-            end_pumps(daemon)
+            end_all(daemon)

@@ -12,7 +12,8 @@ from urllib.parse import quote
 import pytest
 from websockets.typing import Subprotocol
 
-from tests.helpers.daemon import Bot, Daemon, running_bot, running_daemon, wait_until
+from tests.helpers.daemon import Bot, Daemon, running_bot, wait_until
+from tests.helpers.shared import MANY, shared_daemon
 from tests.helpers.wire import (
     WS_KEY,
     Wire,
@@ -20,7 +21,6 @@ from tests.helpers.wire import (
     base64_of,
     call,
     echoes,
-    keeps_secrets,
     live,
     refused,
     serves,
@@ -41,10 +41,9 @@ def bot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bot]:
 
 @pytest.fixture(scope="module")
 def daemon(bot: Bot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("relay")
-    with running_daemon(folder, [bot.url], "sessions_per_instance = 1000") as daemon:
+    secrets = (SENT, base64_of(SENT)[:24], STANDARD[:24], WS_KEY)
+    with shared_daemon(tmp_path_factory, [bot.url], MANY, secrets=secrets) as daemon:
         yield daemon
-        keeps_secrets(daemon, SENT, base64_of(SENT)[:24], STANDARD[:24], WS_KEY)
 
 
 def bearer(token: str) -> str:

@@ -13,6 +13,7 @@ from tests.helpers.daemon import (
     PRIVATE_KEY,
     Daemon,
     config_text,
+    end_all,
     end_pumps,
     running_bot,
     start_daemon,
@@ -42,9 +43,7 @@ def telling(folder: Path, url: str) -> Iterator[Daemon]:
         try:
             yield daemon
         finally:
-            if daemon.process.popen.poll() is None:
-                daemon.process.end()
-            end_pumps(daemon)
+            end_all(daemon)
 
 
 def a_call(daemon: Daemon) -> str:
