@@ -1,6 +1,7 @@
 """What holds for every test: the profiles of the property tests, bytecode, and signals as usual.
 
-The profile "fast" is that of `make test`, "deep" that of `make property`.
+The profile "fast" is that of `make test`, the same examples each time; "deep" is that of
+`make property`, others each time.
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ from hypothesis import HealthCheck, settings
 
 # Machines are shared and slow at times: a slow example is no failure, a wrong one is.
 settings.register_profile(
-    "fast", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "fast",
+    max_examples=60,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("deep", parent=settings.get_profile("fast"), max_examples=5000)
+settings.register_profile(
+    "deep", parent=settings.get_profile("fast"), max_examples=5000, derandomize=False
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 # The suite starts relay some hundred times; without bytecode each start compiles all of it anew.

@@ -283,17 +283,22 @@ def test_commands() -> None:
     known = commands(parser())
     leaves = {each for each in known if not any(other.startswith(each + " ") for other in known)}
     assert {named(row["command"]) for row in rows("docs/operations.md", "command")} == leaves
+    used = set[str]()
     for path in PAGES:
         for command, options in used_commands(path.read_text()):
             assert command in known, (path.name, command)
             assert set(options) <= known[command], (path.name, command, options)
+            used.add(command)
+    assert used >= {"relay serve", "relay key new", "relay sessions list"}
 
 
 def test_make_targets() -> None:
-    makefile = page("Makefile")
+    makefile, used = page("Makefile"), set[str]()
     for path in PAGES:
         for target in re.findall(r"\bmake ([a-z]+)\b", "\n".join(code_of(path.read_text()))):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), (path.name, target)
+            used.add(target)
+    assert used >= {"run", "test", "bench"}
 
 
 def code_of(text: str) -> list[str]:
@@ -329,9 +334,11 @@ def test_links_resolve(path: Path) -> None:
 
 
 def test_sections_that_the_code_refers_to() -> None:
-    for source in CODE.sources:
-        for name, section in re.findall(r'docs/(\w+\.md), "(\w+)"', source.path.read_text()):
-            assert re.search(rf"^#+ {section}$", page(f"docs/{name}"), re.MULTILINE), section
+    pattern = r'docs/(\w+\.md), "(\w+)"'
+    found = {each for one in CODE.sources for each in re.findall(pattern, one.path.read_text())}
+    assert found
+    for name, section in found:
+        assert re.search(rf"^#+ {section}$", page(f"docs/{name}"), re.MULTILINE), section
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

@@ -143,7 +143,9 @@ def is_quiet(daemon: Daemon) -> None:
     """No traceback, no Python warning, no bug: every line on stderr is a log line."""
     for text in daemon.process.errors().splitlines():
         assert text.startswith('{"'), daemon.process.errors()
-    for line in daemon.logs():
+    lines = daemon.logs()
+    assert lines, "nothing was logged"
+    for line in lines:
         assert line["event"] != "bug", line
 
 

@@ -145,7 +145,9 @@ def test_the_console_is_one_page_of_its_own_files(daemon: Daemon) -> None:
     text = page.body.decode()
     assert "https://" not in text
     assert "http://" not in text
-    for file in re.findall(r'(?:src|href)="([^"#:]+)"', text):
+    files = re.findall(r'(?:src|href)="([^"#:]+)"', text)
+    assert {file.rpartition(".")[2] for file in files} >= {"css", "js"}
+    for file in files:
         answer = look(daemon, f"/console/{file}")
         assert answer.status == 200
         assert "default-src 'none'" in answer.headers["content-security-policy"]

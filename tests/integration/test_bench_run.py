@@ -66,7 +66,7 @@ def test_a_run_writes_what_it_measured(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_what_was_measured_and_marks_it(tmp_path: Path) -> None:
-    arguments = ("pingpong", "calls", "--rounds", "4", "--seconds", "1")
+    arguments = ("pingpong", "calls", "--rounds", "4", "--seconds", "0.3")
     with running(tmp_path, *arguments) as process:
         wait_until((tmp_path / "out" / "raw.json").exists, "raw.json is there", LONG)
         process.send_signal(signal.SIGINT)

@@ -21,7 +21,9 @@ def test_its_figures_are_known_and_it_says_what_it_does_not_show(scenario: Scena
 
 
 def test_the_points_of_a_series_rise() -> None:
-    for series in {one.series for one in SCENARIOS.values() if one.series}:
+    every = {one.series for one in SCENARIOS.values() if one.series}
+    assert every
+    for series in every:
         points = [one.at for one in SCENARIOS.values() if one.series == series]
         assert points == sorted(set(points))
         assert len(points) > 2
