@@ -87,26 +87,22 @@ def websocket_url(public_url: str, service_host: str) -> str:
 
 def parse_public_url(text: str) -> str:
     """The public URL without a final slash; scheme and host in lower case."""
-    found = URL.fullmatch(text)
     expected = 'expected a URL such as "https://voice.example.com", without query or user'
-    if found is None or found[1].lower() not in ("http", "https"):
-        raise ValueError(expected)
-    if URL_PATH.fullmatch(found[3]) is None:
-        raise ValueError(expected)
-    try:
-        authority = _authority(found[2])
-    except ValueError:
-        raise ValueError(expected) from None
-    return f"{found[1].lower()}://{authority}{found[3].rstrip('/')}"
+    return _web_url(text, URL_PATH, expected).rstrip("/")
 
 
 def parse_webhook_url(text: str) -> str:
     """Where webhooks are posted to; scheme and host in lower case."""
     expected = 'expected a URL such as "https://example.com/hooks", without user or fragment'
+    return _web_url(text, URL_TARGET, expected)
+
+
+def _web_url(text: str, behind: re.Pattern[str], expected: str) -> str:
+    """A URL of http or https, what is behind its host as `behind` allows."""
     found = URL.fullmatch(text)
     if found is None or found[1].lower() not in ("http", "https"):
         raise ValueError(expected)
-    if URL_TARGET.fullmatch(found[3]) is None:
+    if behind.fullmatch(found[3]) is None:
         raise ValueError(expected)
     try:
         authority = _authority(found[2])
