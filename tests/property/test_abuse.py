@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from relay.policy.abuse import Buckets, address_key
 
-RATES = st.floats(0.01, 1000)
-BURSTS = st.integers(1, 50)
-STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 10)), max_size=80)
+# Slow rates, small bursts and short pauses often enough that somebody has to wait.
+RATES = st.floats(0.01, 1) | st.floats(0.01, 1000)
+BURSTS = st.integers(1, 3) | st.integers(1, 50)
+PAUSES = st.sampled_from((0.0, 0.1)) | st.floats(0, 10)
+STEPS = st.lists(st.tuples(st.sampled_from("abc"), PAUSES), max_size=80)
 
 
 @given(RATES, BURSTS, STEPS)

@@ -160,7 +160,18 @@ def test_quoted_segments_come_back(segments: list[str]) -> None:
     assert parse_target(path.encode(), None).segments == wanted
 
 
-@given(HOSTILE)
+@st.composite
+def nearly_reserved(draw: st.DrawFn) -> bytes:
+    """The tail of a reserved path, some of its letters escaped, perhaps with more behind it."""
+    path = draw(st.sampled_from(sorted(RESERVED_PATHS)))[1:]
+    escaped = draw(st.sets(st.integers(0, len(path) - 1), max_size=3))
+    spelt = b"".join(
+        b"%%%02x" % byte if at in escaped else bytes((byte,)) for at, byte in enumerate(path)
+    )
+    return spelt + draw(st.sampled_from((b"", b"", b"/", b"//", b"a", b"?x")))
+
+
+@given(HOSTILE | nearly_reserved())
 def test_an_accepted_path_that_a_bot_reads_as_reserved_is_reserved(tail: bytes) -> None:
     parsed = outcome(b"/" + tail)
     if isinstance(parsed, Refusal):
