@@ -226,9 +226,7 @@ class Daemon:
                     await end_pumps(front, processes, self._log)
                     await pool.end(self._ending.hurry)
                 processes.leave()
-                # Instances that rest after their last call are given back, unless that
-                # takes long; then the next start does it.
-                settling.cancel_scope.deadline = trio.current_time() + END_MARGIN
+                front.sessions.settling.end(END_MARGIN)
             background.cancel_scope.cancel()
 
     def _listeners(

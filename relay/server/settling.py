@@ -42,7 +42,8 @@ class Settling:
         self._sides = sides
         self._log = log
         self._nursery = nursery
-        self._scopes: set[trio.CancelScope] = set()
+        # Each with the time, by trio's clock, before which it can't be over.
+        self._resting: dict[trio.CancelScope, float] = {}
         self._successor: Successor | None = None
 
     def begin(
@@ -54,8 +55,18 @@ class Settling:
     def hand_over(self, successor: Successor) -> None:
         """From now on the next process does it; it finds those that rest by their leases."""
         self._successor = successor
-        for scope in self._scopes:
+        for scope in self._resting:
             scope.cancel()
+
+    def end(self, seconds: float) -> None:
+        """Let those go that can settle within so many seconds, and give up the others now.
+
+        Whoever is the node next finds them by their leases.
+        """
+        self._nursery.cancel_scope.deadline = end = trio.current_time() + seconds
+        for scope, earliest in self._resting.items():
+            if earliest > end:
+                scope.cancel()
 
     async def _settle(
         self, agent: Agent | None, instance: str, session_id: str, deaf: bool
@@ -65,7 +76,7 @@ class Settling:
             await self._successor.settle(session_id, instance, name, deaf=deaf)
             return
         with trio.CancelScope() as scope:
-            self._scopes.add(scope)
+            self._resting[scope] = trio.current_time() + _rest(agent, deaf=deaf)
             try:
                 if agent is not None:
                     await self._pool.wait_settled(agent, instance, session_id, deaf=deaf)
@@ -73,7 +84,14 @@ class Settling:
                 await insist(partial(self._store.free, session_id, instance), self._log)
                 self._pool.freed(instance, session_id)
             finally:
-                self._scopes.discard(scope)
+                del self._resting[scope]
+
+
+def _rest(agent: Agent | None, *, deaf: bool) -> float:
+    """How long an instance is left alone at least; a process of ours may be over any moment."""
+    if agent is None or agent.command:
+        return 0.0
+    return agent.settle_time + (agent.stopping_time if deaf else 0.0)
 
 
 async def insist(step: Callable[[], Awaitable[T]], log: Log) -> T:

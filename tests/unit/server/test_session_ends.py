@@ -93,6 +93,29 @@ async def test_an_agent_that_left_the_configuration_frees_at_once(path: Path) ->
         assert desk.pool.settling == []
 
 
+async def test_at_the_end_only_what_may_settle_in_time_is_waited_for(path: Path) -> None:
+    two = msgspec.structs.replace(TWO, settle_time=0.5, stopping_time=30.0)
+    async with open_desk(path, two, settled=False) as desk:
+        settling = desk.keeper.settling
+        for name, deaf in (("call", False), ("bot", True)):
+            await active(desk, name, two)
+            await desk.store.end(name, END, START)
+            settling.begin(two, desk.pool.used[-1], name, deaf=deaf)
+
+        async def both_rest() -> bool:
+            return len(desk.pool.settling) == 2
+
+        await desk.until(both_rest)
+        settling.end(PATIENCE)
+        desk.pool.may_settle.set()  # also for one that would still be waited for
+
+        async def one_is_free() -> bool:
+            return desk.pool.frees == 1
+
+        await desk.until(one_is_free)
+        assert [name for name, _ in await desk.store.leases()] == ["bot"]
+
+
 # Stopping.
 
 
