@@ -88,7 +88,7 @@ async def _reach(front: Front, caller: Caller) -> tuple[BotConnection, Address]:
 
 async def _hand_over(front: Front, caller: Caller, bot: BotConnection) -> None:
     if front.successor is None:
-        front.pumps.require()
+        await front.pumps.require()
     await front.sessions.activate(caller)
     session_id = caller.session.id
     limit = caller.agent.max_session_duration + LIMIT_MARGIN

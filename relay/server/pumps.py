@@ -21,8 +21,9 @@ from relay.policy.sessions import SessionEnd
 from relay.pump import channel
 from relay.pump.channel import Adopt, BotEnded, Finished, Hold, Live, Ready, Refused, Taken, View
 from relay.server.looks import Seen
+from relay.server.pump_giving import Giving
 from relay.server.pump_link import Link, PumpSource, Tunnels, sessions_of
-from relay.server.pump_offers import FULL_WAIT, not_taken
+from relay.server.pump_offers import FULL_WAIT
 from relay.server.sessions import SessionKeeper
 from relay.server.side_tunnels import Order, is_side
 
@@ -57,7 +58,8 @@ class Pumps:
         self._orphans: dict[int, Tunnels] = {}
         self._starting: set[int] = set()
         self._kept: set[int] = set()
-        self._handing = 0
+        # A pump that refuses may have had the last call that it was to have.
+        self._giving = Giving(self._takers, self._note, self._let_go)
         self._quitting = trio.Event()
         self._nursery: trio.Nursery
 
@@ -132,48 +134,29 @@ class Pumps:
         """Whether a pump can take a call."""
         return bool(self._takers())
 
-    def require(self) -> None:
-        """Raises Refusal, 503, when no pump can take a call: `no_pump`, or `pump_full`."""
-        links = self._takers()
-        if all(link.full for link in links):
-            raise not_taken({"pump_full" for _ in links})
+    async def require(self) -> None:
+        """Wait, but not for long, until a pump can take a call.
+
+        Raises:
+            Refusal: 503, none can: `no_pump`, or `pump_full`.
+        """
+        await self._giving.require()
 
     async def adopt(self, message: Adopt, client: int, bot: int) -> None:
         """Give two descriptors to the pump with the fewest calls; the caller closes its own.
 
         Raises:
-            Refusal: 503, no pump took it.
+            Refusal: 503, no pump took it, nor the next one where none was alive.
         """
-        await self._hand_over(message, (client, bot))
+        await self._giving.give(message, (client, bot))
 
     async def hold(self, message: Hold, bot: int) -> None:
         """The same for a request that has been sent to a bot, and its one descriptor."""
-        await self._hand_over(message, (bot,))
+        await self._giving.give(message, (bot,))
 
     async def wait_handed_over(self) -> None:
         """Return when no call is on its way to a pump; the caller sees to it that none follows."""
-        while self._handing:
-            await trio.sleep(POLL)
-
-    async def _hand_over(self, message: Adopt | Hold, fds: tuple[int, ...]) -> None:
-        self._handing += 1
-        try:
-            await self._give(message, fds)
-        finally:
-            self._handing -= 1
-
-    async def _give(self, message: Adopt | Hold, fds: tuple[int, ...]) -> None:
-        causes = set()
-        for link in sorted(self._takers(), key=lambda each: len(each.tunnels)):
-            cause = "pump_full"
-            if not link.full:
-                self._note(link, message)
-                cause = await link.offer(message, fds)
-            if not cause:
-                return
-            causes.add(cause)
-            await self._let_go(link)  # it may have been the last that it was to have
-        raise not_taken(causes)
+        await self._giving.wait_done()
 
     def _note(self, link: Link, message: Adopt | Hold | Live) -> None:
         link.tunnels[message.tunnel] = message.session

@@ -174,7 +174,7 @@ class GenericWebSocket(BotWebSocket):
         caller, front = self._caller, self._exchange.front
         try:
             if self._agent.relay != "frames" and front.successor is None:
-                front.pumps.require()  # before the token is spent
+                await front.pumps.require()  # before the token is spent
             await front.sessions.activate(caller)
         except BaseException:
             await self._give_back("no_instance")

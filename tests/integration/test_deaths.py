@@ -236,6 +236,13 @@ def test_a_pump_that_dies(daemon: Daemon, bot: Bot, ends: Ends) -> None:
     assert zombies_of(daemon.process.pid) == []
 
 
+def test_a_caller_who_comes_when_the_pump_has_just_died(daemon: Daemon) -> None:
+    waiting = daemon.start_when_free()
+    kill_pump(daemon)
+    with call(daemon, token=waiting["token"]) as ws:
+        assert echoes(ws)  # by the next one
+
+
 def test_a_pump_that_dies_with_its_last_word_unheard(daemon: Daemon, ends: Ends) -> None:
     """A report that was sent counts, though nobody is left to be told that it was recorded."""
     began = begin(daemon, "noting")

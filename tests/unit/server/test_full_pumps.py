@@ -24,7 +24,7 @@ from relay.pump.channel import (
     Refused,
     Taken,
 )
-from relay.server import pump_offers
+from relay.server import pump_giving, pump_offers
 from relay.server.pump_offers import FULL_WAIT
 from relay.server.pumps import Pumps
 from tests.helpers.desk import PATIENCE, Desk, open_desk
@@ -74,17 +74,19 @@ class Pump:
 
 
 class Source:
-    """Pumps that are not started again when they have died."""
+    """Pumps that are not started again when they have died, but those that the test adds."""
 
     def __init__(self, pumps: list[Pump]) -> None:
-        self._pumps = pumps
-        self._given: set[int] = set()
+        self._pumps = dict(enumerate(pumps))
+
+    def add(self, index: int, pump: Pump) -> None:
+        """What is started next in the place of one that has died."""
+        self._pumps[index] = pump
 
     async def connect(self, index: int) -> socket.socket:
-        if index in self._given:
+        if index not in self._pumps:
             raise ConfigError("it is dead")
-        self._given.add(index)
-        return self._pumps[index].near.dup()
+        return self._pumps.pop(index).near.dup()
 
     def living(self) -> set[int]:
         return set()
@@ -94,8 +96,9 @@ class Source:
 
 
 class Stage:
-    def __init__(self, pumps: Pumps, nursery: trio.Nursery, desk: Desk) -> None:
+    def __init__(self, pumps: Pumps, source: Source, nursery: trio.Nursery, desk: Desk) -> None:
         self.pumps = pumps
+        self.source = source
         self.desk = desk
         self._nursery = nursery
         self.outcomes: dict[str, str] = {}
@@ -140,7 +143,8 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     """Both pumps connected, with so many calls already."""
     async with open_desk(tmp_path / "relay.db") as desk, trio.open_nursery() as nursery:
-        pumps = Pumps(2, Source(two), desk.keeper, desk.log)
+        source = Source(two)
+        pumps = Pumps(2, source, desk.keeper, desk.log)
 
         async def begin(index: int) -> None:
             assert await two[index].hear() == Ask()
@@ -153,7 +157,7 @@ async def stage(
         for index in range(2):
             nursery.start_soon(begin, index)
         await nursery.start(pumps.run)
-        yield Stage(pumps, nursery, desk)
+        yield Stage(pumps, source, nursery, desk)
         nursery.cancel_scope.cancel()
 
 
@@ -174,13 +178,13 @@ async def test_a_pump_with_as_many_calls_as_it_holds_is_asked_for_no_more(
             assert await two[1].take() == name
             assert await s.outcome(name, done) == "taken"
         with pytest.raises(NotTaken) as refusal:
-            s.pumps.require()
+            await s.pumps.require()
         assert refusal.value.cause == "pump_full"
         assert await s.outcome("c", s.call("c")) == "pump_full"
         none = channel.Figures()
         two[0].say(Finished("live 0 0", "live 0 0", "stopped", 1001, "", 1.0, none, none))
         assert await two[0].hear() == Recorded(["live 0 0"])
-        s.pumps.require()
+        await s.pumps.require()
         done = s.call("d")
         assert await two[0].take() == "d"
 
@@ -219,9 +223,30 @@ async def test_a_pump_that_dies_before_it_answers_has_lost_no_call(
         assert s.pumps.sessions() == {"live 1 0", "a"}
 
 
+async def test_a_call_waits_for_the_next_pump(tmp_path: Path, two: list[Pump]) -> None:
+    """Before it was offered, and when the last pump dies with the offer."""
+    async with stage(tmp_path, two, (10, 10)) as s:
+        two[1].die()
+        early = s.call("early")
+        assert await two[0].hear() == Adopt("early", "early")
+        two[0].die()
+        late = s.call("late")
+        third = Pump()
+        s.source.add(0, third)
+        assert await third.hear() == Ask()
+        assert s.outcomes == {}
+        third.say(Ready(capacity=10))
+        await s.pumps.require()
+        assert {await third.take(), await third.take()} == {"early", "late"}
+        assert await s.outcome("early", early) == await s.outcome("late", late) == "taken"
+        third.near.close()
+        third.far.close()
+
+
 async def test_without_a_living_pump_the_cause_is_another_one(
-    tmp_path: Path, two: list[Pump]
+    tmp_path: Path, two: list[Pump], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pump_giving, "NEXT_PUMP_WAIT", 0.05)
     async with stage(tmp_path, two, (10, 10)) as s:
         for pump in two:
             pump.die()
@@ -229,7 +254,7 @@ async def test_without_a_living_pump_the_cause_is_another_one(
             while s.pumps.ready():
                 await trio.sleep(0.01)
         with pytest.raises(NotTaken) as refusal:
-            s.pumps.require()
+            await s.pumps.require()
         assert refusal.value.cause == "no_pump"
         assert await s.outcome("a", s.call("a")) == "no_pump"
 

@@ -49,8 +49,12 @@ async def heard(far: socket.socket) -> channel.ToPump:
 
 @pytest.mark.parametrize("version", [VERSION, VERSION + 1])
 async def test_only_a_pump_of_this_version_takes_calls(
-    tmp_path: Path, pair: tuple[socket.socket, socket.socket], version: int
+    tmp_path: Path,
+    pair: tuple[socket.socket, socket.socket],
+    version: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("relay.server.pump_giving.NEXT_PUMP_WAIT", 0.0)
     near, far = pair
     async with open_desk(tmp_path / "relay.db") as desk, trio.open_nursery() as nursery:
         pumps = Pumps(1, Source(near), desk.keeper, desk.log)
@@ -62,9 +66,9 @@ async def test_only_a_pump_of_this_version_takes_calls(
         nursery.start_soon(answer)
         await nursery.start(pumps.run)
         if version == VERSION:
-            pumps.require()
+            await pumps.require()
         else:
             assert await heard(far) == Quit()
             with pytest.raises(Refusal):
-                pumps.require()
+                await pumps.require()
         nursery.cancel_scope.cancel()
