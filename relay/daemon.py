@@ -203,6 +203,7 @@ class Daemon:
                     self._supervisor.tell,
                     self._ending.begun,
                     self._inheritance,
+                    hooks,
                 )
                 why_not = self._why_no_reload
                 parts = Parts(front, pool, sockets, listeners, guard, hooks, self._lines, why_not)

@@ -42,6 +42,7 @@ from relay.server.succession import (
     TalkEnded,
     pair,
 )
+from relay.server.webhooks import Deliveries
 from relay.sockets import Place
 from relay.store.schema import SCHEMA_VERSION
 
@@ -106,6 +107,7 @@ class Node:
         tell: for the supervisor.
         ending: set when the node ends, or is another process's.
         before: what this process has got in the same way.
+        hooks: deliveries, which rest while the node changes hands.
     """
 
     front: Front
@@ -117,6 +119,7 @@ class Node:
     tell: Callable[[str], None]
     ending: trio.Event
     before: Inheritance | None
+    hooks: Deliveries
 
 
 class Upgrades:
@@ -183,10 +186,11 @@ class Upgrades:
         since = trio.current_time()
         with _started(node, command, self._environment) as start:
             ready = await start.wait_ready()
-            if node.ending.is_set():
-                raise Failure("the daemon is about to end")
-            with trio.CancelScope(shield=True):
-                successor = await _hand_over(node, start.talk, ready.pid)
+            async with node.hooks.resting():
+                if node.ending.is_set():
+                    raise Failure("the daemon is about to end")
+                with trio.CancelScope(shield=True):
+                    successor = await _hand_over(node, start.talk, ready.pid)
             start.keep()
         with trio.move_on_after(SERVING_TIMEOUT):
             await successor.serving.wait()
@@ -330,6 +334,7 @@ async def _hand_over(node: Node, talk: Talk, pid: int) -> Successor:
         for listener in node.listeners.values():
             listener.hand_over()
         await front.pumps.wait_handed_over()
+        await front.drains.wait_written()
         await node.owned.end()
         kept = front.sessions.hand_over(successor) | front.calls.frames.sessions()
         kept |= successor.attaching() | (node.before.kept if node.before else set())

@@ -86,6 +86,7 @@ ONLY_IN = {
     "subprocess": {"relay.instances.process", "relay.pump_processes", "relay.takeover"},
     "sqlite3": {
         "relay.store.bodies",
+        "relay.store.callers",
         "relay.store.database",
         "relay.store.ends",
         "relay.store.neighbours",

@@ -172,6 +172,9 @@ class Store(Protocol):
             cause: why; what the session ends with if nobody comes any more.
         """
 
+    async def pass_on(self, session_id: str, nonce: str) -> None:
+        """The same for a caller who is let in again in a moment: turn and promise are kept."""
+
     async def end(self, session_id: str, end: SessionEnd, now: float) -> Session | None:
         """End a live session; None when there is none to end."""
 

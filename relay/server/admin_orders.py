@@ -12,6 +12,7 @@ from relay.policy.routes import Route
 from relay.server.admin import AdminHandler
 from relay.server.connection import Handler
 from relay.server.exchange import Exchange
+from relay.server.handing import restarting
 from relay.server.replies import json_body
 
 # The longest name or URL with room for spaces; what is longer is no order.
@@ -56,8 +57,12 @@ class Drain(OrderHandler):
             raise Refusal(404, "no instance has this URL", cause="unknown_instance")
 
     async def relay(self) -> None:
-        drains = self._exchange.front.drains
-        more = {} if self._order is None else {"kept": await drains.order(self._order)}
+        front = self._exchange.front
+        drains, more = front.drains, {}
+        if self._order is not None:
+            if front.successor is not None:
+                raise restarting()  # which has read the file already
+            more = {"kept": await drains.order(self._order)}
         await self._exchange.reply(200, json_body({**drains.state.shown(), **more}))
 
 

@@ -52,6 +52,11 @@ class Draining:
         self._become(kept(self.state, agents, gone))
         await self._save()
 
+    async def wait_written(self) -> None:
+        """Return when no order is being written down."""
+        async with self._writing:
+            pass
+
     def _become(self, state: Drains) -> None:
         before, self.state = self.state, state
         if state != before:

@@ -199,7 +199,7 @@ class SessionKeeper:
     async def _hand_back(self, caller: Caller, end: SessionEnd) -> None:
         session_id = caller.session.id
         if caller.moving and not caller.stopped:
-            await self._store.give_back(session_id, caller.nonce or "", self._now())
+            await self._store.pass_on(session_id, caller.nonce or "")
         elif caller.stopped or caller.nonce is None:
             await self._record_end(session_id, SessionEnd("stopped") if caller.stopped else end)
         elif session_id not in self._callers:  # unless its claim has lapsed and it is here again

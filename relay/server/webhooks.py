@@ -9,8 +9,8 @@ from __future__ import annotations
 
 __all__ = ["POLL", "Deliveries", "Post", "Webhooks"]
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from random import random
 
@@ -33,9 +33,29 @@ from relay.server.settling import insist
 
 # Seconds between looks at the outbox: an event waits so long at most.
 POLL = 0.5
+# Receivers answer in a moment, or seldom at all; who would have nothing under way waits so
+# long for that.
+REST = 5.0
+REST_POLL = 0.02
 
 # Posts fields and a body to a URL: the answer's status, or what went wrong.
 Post = Callable[[str, Mapping[str, str], bytes], Awaitable[int | str]]
+
+
+class Gate:
+    """Whether attempts may be begun, and how many looks at the outbox are under way."""
+
+    def __init__(self) -> None:
+        self.open = True
+        self.inside = 0
+
+    @contextmanager
+    def passed(self) -> Iterator[None]:
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
 
 
 class Deliveries:
@@ -59,6 +79,7 @@ class Deliveries:
         self._log = log
         self._counts = counts
         self._now = now
+        self._gate = Gate()
         self._post: Post | None = None
         self._hooks: Mapping[str, Webhook] = {}
         self._running: dict[str, trio.CancelScope] = {}
@@ -76,6 +97,21 @@ class Deliveries:
             self._nursery.start_soon(insist, partial(self._tell, list(hooks)), self._log)
         self._begin(hooks)
 
+    @asynccontextmanager
+    async def resting(self) -> AsyncIterator[None]:
+        """Nothing is begun within the block, nor under way but what takes longer than `REST`.
+
+        What was under way when this process gave up its node would be told twice.
+        """
+        self._gate.open = False
+        try:
+            with trio.move_on_after(REST):
+                while self._gate.inside:
+                    await trio.sleep(REST_POLL)
+            yield
+        finally:
+            self._gate.open = True
+
     def _begin(self, hooks: Mapping[str, Webhook]) -> None:
         for name in [name for name in self._running if hooks.get(name) != self._hooks[name]]:
             self._running.pop(name).cancel()
@@ -91,7 +127,7 @@ class Deliveries:
             self._post = poster()
         with scope:
             one = Webhooks(name, hook, self._outbox, self._post, self._log, self._counts, self._now)
-            await one.run()
+            await one.run(self._gate)
 
 
 class Webhooks:
@@ -125,16 +161,18 @@ class Webhooks:
         self._is_gone = False
         self._is_failing = False
 
-    async def run(self) -> None:
-        """Deliver until cancelled."""
+    async def run(self, gate: Gate) -> None:
+        """Deliver until cancelled, as far as the gate is open."""
         released = False
         while True:
             with suppress(StoreError):  # the next look will do; what waits is safe there
                 if not released:
                     await self._outbox.release(self._organization)
                     released = True
-                if await self.look():
-                    continue
+                if gate.open:
+                    with gate.passed():
+                        if await self.look():
+                            continue
             await trio.sleep(POLL)
 
     async def look(self) -> bool:

@@ -14,7 +14,7 @@ from relay.store.ends import end_session, sessions_of
 
 MINE = "node = ? AND state IN ('waiting', 'active')"
 GIVE_BACK = """
-UPDATE sessions SET state = 'reserved', reserved_until = 0, node = NULL, instance = NULL,
+UPDATE sessions SET state = 'reserved', reserved_until = 0, turn = 0, node = NULL, instance = NULL,
 cause = 'lost' WHERE id = ?
 """
 # With whether it belongs to the session's call, and how that session has ended.

@@ -126,6 +126,12 @@ STOP_INDEX = """
 CREATE INDEX IF NOT EXISTS sessions_stop ON sessions (node) WHERE stop_requested = 1
 """
 
+# Each caller's turn comes behind those who were passed on from one process to the next.
+PASSED_INDEX = """
+CREATE INDEX IF NOT EXISTS sessions_passed
+ON sessions (agent, turn) WHERE state = 'reserved' AND turn > 0
+"""
+
 COLUMNS = tuple(Session.__struct_fields__)
 # SQLite has no booleans.
 FLAGS = ("cold", "pumped")
@@ -185,6 +191,7 @@ def _make(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute(AGENT_INDEX)
     connection.execute(STOP_INDEX)
+    connection.execute(PASSED_INDEX)
     connection.execute("COMMIT")
 
 

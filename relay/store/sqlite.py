@@ -18,12 +18,12 @@ import msgspec
 from relay.policy.catalog import Agent
 from relay.policy.interfaces import Admission, Places, Reservation, SessionFilter, Wait
 from relay.policy.nodes import Estate, Neighbour
-from relay.policy.sessions import LIVE, Beginning, Move, Session, SessionEnd, SessionState, move
-from relay.store import bodies, neighbours
+from relay.policy.sessions import LIVE, Beginning, Session, SessionEnd, SessionState
+from relay.store import bodies, callers, neighbours
 from relay.store.database import Database
 from relay.store.ends import INSERT, SELECT, end_session, sessions_of
 from relay.store.outbox import SQLiteOutbox, write_events
-from relay.store.places import SET_BACK, Demand
+from relay.store.places import Demand
 from relay.store.schema import BUSY_TIMEOUT, COLUMNS, session_of, values_of
 
 DAY = 86_400.0
@@ -36,22 +36,10 @@ KEEP_TOKENS = DAY
 # Rows that one sweep forgets at most for each reason: other writers wait meanwhile.
 FORGET_AT_ONCE = 1000
 
-# A live reservation lasts as long as its owner waits.
-ADMIT = """
-UPDATE sessions SET state = 'waiting', node = :node, admitted = :now, instance = NULL,
-cause = NULL, reserved_until =
-    iif(reserved_until > :now AND created <= :latest, :until, 0),
-turn = (SELECT coalesce(max(turn), 0) + 1 FROM sessions WHERE state = 'waiting' AND agent = :agent)
-WHERE id = :id
-"""
 ACTIVATE = """
 UPDATE sessions SET state = 'active', started = max(:now, created), queued = :queued,
 took = :took, cold = :cold, pumped = :pumped
 WHERE id = :id AND state = 'waiting' AND node = :node AND stop_requested = 0
-"""
-GIVE_BACK = """
-UPDATE sessions SET state = 'reserved', reserved_until = 0, node = NULL, instance = NULL, cause = ?
-WHERE id = ? AND state = 'waiting' AND node = ?
 """
 # What nobody claimed ends as its last caller went.
 UNUSED = """
@@ -137,23 +125,9 @@ class SQLiteStore:
     async def admit(
         self, session: Session, nonce: str | None, claimed_until: float, now: float
     ) -> Admission:
-        def step(db: sqlite3.Connection) -> Admission:
-            if nonce is not None and _is_used(db, nonce, now):
-                return Admission.REPLAYED
-            state = _state_to_admit(db, session.id, now)
-            if state is None:
-                db.execute(INSERT, values_of(session, SessionState.RESERVED))
-            elif move(state, Move.ADMIT) is None:
-                return Admission.OVER
-            if nonce is not None:
-                claim = (nonce, session.id, claimed_until, max(session.expires, claimed_until))
-                db.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, 0, ?, ?)", claim)
-            values = {"id": session.id, "agent": session.agent, "node": self._node}
-            times = {"now": now, "latest": now + SET_BACK, "until": claimed_until}
-            db.execute(ADMIT, values | times)
-            return Admission.ADMITTED
-
-        return await self._run(step)
+        return await self._run(
+            lambda db: callers.admitted(db, self._node, session, nonce, claimed_until, now)
+        )
 
     async def lease(
         self,
@@ -195,11 +169,10 @@ class SQLiteStore:
     async def give_back(
         self, session_id: str, nonce: str, now: float, cause: str | None = None
     ) -> None:
-        def step(db: sqlite3.Connection) -> None:
-            if db.execute(GIVE_BACK, (cause, session_id, self._node)).rowcount:
-                db.execute("DELETE FROM tokens WHERE nonce = ? AND spent = 0", (nonce,))
+        await self._run(lambda db: callers.given_back(db, self._node, session_id, nonce, cause))
 
-        await self._run(step)
+    async def pass_on(self, session_id: str, nonce: str) -> None:
+        await self._run(lambda db: callers.passed_on(db, self._node, session_id, nonce))
 
     async def end(self, session_id: str, end: SessionEnd, now: float) -> Session | None:
         return await self._run(lambda db: end_session(db, session_id, end, now))
@@ -317,27 +290,3 @@ def _conditions(which: SessionFilter) -> tuple[str, list[object]]:
             where.append(f"{condition} ?")
             values.append(value)
     return " AND ".join(where), values
-
-
-def _is_used(db: sqlite3.Connection, nonce: str, now: float) -> bool:
-    """Whether a token is spent or claimed; a claim that has lapsed is none."""
-    row = db.execute("SELECT spent, claimed_until FROM tokens WHERE nonce = ?", (nonce,)).fetchone()
-    return row is not None and bool(row[0] or row[1] > now)
-
-
-def _state_to_admit(db: sqlite3.Connection, session_id: str, now: float) -> SessionState | None:
-    """The state that counts for a caller who comes now; None for an unknown session."""
-    query = "SELECT state, stop_requested FROM sessions WHERE id = ?"
-    row = db.execute(query, (session_id,)).fetchone()
-    if row is None:
-        return None
-    if row[1]:
-        return SessionState.ENDED  # it is about to: nobody may come in any more
-    state = SessionState(row[0])
-    if state is SessionState.WAITING:
-        # A caller whose claim has lapsed has died with its node and could not give it back.
-        claim = "SELECT max(claimed_until) FROM tokens WHERE session = ? AND spent = 0"
-        (until,) = db.execute(claim, (session_id,)).fetchone()
-        if until is not None and until <= now:
-            return SessionState.RESERVED
-    return state

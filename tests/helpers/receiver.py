@@ -34,7 +34,8 @@ class Told:
 
 @dataclass
 class Receiver:
-    """What came, and how to answer: a status, `slow` (none at all) or `endless` (a 200).
+    """What came, and how to answer: a status, `slow` (none at all), `endless` (a 200), or
+    `held` (a 200 when `gate` is set).
 
     Attributes:
         answers: of the next attempts, in order; 200 when there is none left.
@@ -45,6 +46,7 @@ class Receiver:
     told: list[Told] = field(default_factory=list)
     answers: list[int | str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
+    gate: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ids(self) -> list[str]:
@@ -69,7 +71,9 @@ def receiving(*answers: int | str) -> Iterator[Receiver]:
             if answer == "slow":
                 receiver.over.wait(PATIENCE)
                 return
-            self.send_response(200 if answer == "endless" else int(answer))
+            if answer == "held":
+                receiver.gate.wait(PATIENCE)
+            self.send_response(200 if isinstance(answer, str) else answer)
             self.send_header("location", "/elsewhere")
             self.end_headers()
             try:

@@ -91,8 +91,10 @@ class ModelStore(Counted):
         turns = [
             each.turn
             for each in self.sessions.values()
-            if each.state is WAITING and each.agent == known.agent
+            if each.agent == known.agent
+            and (each.state is WAITING or (each.state is RESERVED and each.turn))
         ]
+        kept = known.turn if known.state is RESERVED else 0
         self.sessions[known.id] = replace(
             known,
             state=WAITING,
@@ -101,7 +103,7 @@ class ModelStore(Counted):
             instance=None,
             cause=None,
             reserved_until=until if is_promise(known, now) else 0.0,
-            turn=max(turns, default=0) + 1,
+            turn=kept or max(turns, default=0) + 1,
         )
         return Admission.ADMITTED
 
@@ -166,6 +168,12 @@ class ModelStore(Counted):
             return
         self._back(session, cause)
         self.claimed.pop(nonce, None)
+
+    def pass_on(self, node: str, name: str, nonce: str) -> None:
+        session = self.sessions.get(name)
+        if session is not None and (session.state, session.node) == (WAITING, node):
+            self.sessions[name] = replace(session, state=RESERVED, instance=None)
+            self.claimed.pop(nonce, None)
 
     def end(self, node: str, name: str, end: SessionEnd, now: float) -> Session | None:
         session = self.sessions.get(name)
@@ -314,5 +322,11 @@ class ModelStore(Counted):
 
     def _back(self, session: Session, cause: str | None) -> None:
         self.sessions[session.id] = replace(
-            session, state=RESERVED, reserved_until=0.0, node=None, instance=None, cause=cause
+            session,
+            state=RESERVED,
+            reserved_until=0.0,
+            turn=0,
+            node=None,
+            instance=None,
+            cause=cause,
         )

@@ -219,6 +219,16 @@ class StoreMachine(RuleBasedStateMachine):
         if before is not None and before is not self.model.sessions[name]:
             self.used[nonce] = 0
 
+    @rule(node=nodes, which=sessions, token=tokens)
+    def pass_on(self, node: str, which: tuple[str, Agent], token: int) -> None:
+        name, nonce = which[0], f"{which[0]}-{token}"
+        if not self.model.claims(nonce, name):
+            return
+        before = self.model.sessions.get(name)
+        self.call(node, "pass_on", name, nonce)
+        if before is not None and before is not self.model.sessions[name]:
+            self.used[nonce] = 0
+
     @rule(node=nodes, which=sessions, end=ends)
     def end(self, node: str, which: tuple[str, Agent], end: SessionEnd) -> None:
         if self.call(node, "end", which[0], end, self.now) is not None:
