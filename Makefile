@@ -45,7 +45,7 @@ test-peers: $(VENV)/ready   ## bad requests side by side with nginx and HAProxy
 attach: $(VENV)/ready       ## how long a caller waits for a warm bot; on a machine without other work
 	$(BIN)/python -m tests.helpers.attach
 
-test-live: $(VENV)/ready    ## long runs with many calls, while bots and processes die; some minutes
+test-live: $(VENV)/ready    ## many calls while bots and processes die, or somebody floods; some ten minutes
 	$(BIN)/python -m pytest -q tests/live
 
 compiled: $(VENV)/ready     ## a wheel with a compiled pump in build/compiled; needs a C compiler

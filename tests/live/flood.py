@@ -1,4 +1,4 @@
-"""Floods from one address beside live calls: `python -m tests.live.flood`, about two minutes.
+"""Floods from one address beside live calls: `python -m tests.live.flood`, a minute and a half.
 
 50 calls from 127.0.0.1 send a message every 20 ms and new calls are set up beside them; an
 attacker at 127.0.0.2 floods in every second period. What is compared is a period with the
@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import re
 import selectors
 import socket
 import statistics
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +36,7 @@ ROUNDS = 5
 NEW_CALLS_PER_SECOND = 5
 # Of the attacker: connections it holds at most, and new ones or requests per second.
 HELD = 1000
+RATE = 500.0
 PAYLOAD = 100
 # A mask of zeros leaves the payload as it is (RFC 6455 section 5.3).
 FRAME = bytes((0x82, 0x80 | PAYLOAD)) + bytes(4)
@@ -139,6 +142,10 @@ class Callers:
         assert answer.status == 101, answer
         return wire
 
+    def hang_up(self) -> None:
+        for wire in self._wires:
+            wire.close()
+
     def watch(self, seconds: float) -> Period:
         """Talk for a while; what was seen."""
         found, over = Period(), threading.Event()
@@ -194,49 +201,88 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def show(kind: str, quiet: list[Period], flooded: list[Period]) -> None:
-    ratios = [
-        statistics.median(during.trips) / statistics.median(before.trips)
-        for before, during in zip(quiet, flooded, strict=True)
-    ]
-    print(f"{kind}: p50 with / without, by round: {' '.join(f'{each:.2f}' for each in ratios)}")
-    for name, periods in (("without", quiet), ("with", flooded)):
-        trips = sorted(each for period in periods for each in period.trips)
-        setups = sorted(each for period in periods for each in period.setups)
-        print(
-            f"  {name:8} p50 {trips[len(trips) // 2] * 1e3:6.2f} ms,"
-            f" p99 {trips[len(trips) * 99 // 100] * 1e3:7.2f} ms, {len(trips)} messages;"
-            f" new calls {len(setups)} served, {sum(p.failed for p in periods)} not,"
-            f" p50 {statistics.median(setups) * 1e3:.1f} ms, longest {setups[-1] * 1e3:.1f} ms;"
-            f" control process {sum(p.control for p in periods) / SECONDS / ROUNDS:.0%} of a core"
-        )
+@dataclass
+class Flood:
+    """What was seen of a kind of flood: periods with it, each behind one without."""
+
+    kind: str
+    quiet: list[Period] = field(default_factory=list)
+    flooded: list[Period] = field(default_factory=list)
+
+    def ratios(self) -> list[float]:
+        """By how much longer a message took, at the median, in each pair of periods."""
+        pairs = zip(self.quiet, self.flooded, strict=True)
+        return [
+            statistics.median(during.trips) / statistics.median(before.trips)
+            for before, during in pairs
+        ]
+
+    def failed(self) -> int:
+        """New calls that were not served, with the flood or without."""
+        return sum(period.failed for period in (*self.quiet, *self.flooded))
+
+    def report(self) -> str:
+        each = " ".join(f"{ratio:.2f}" for ratio in self.ratios())
+        lines = [
+            f"{self.kind}: p50 with / without {statistics.median(self.ratios()):.2f}, "
+            f"by round {each}"
+        ]
+        for name, periods in (("without", self.quiet), ("with", self.flooded)):
+            trips = sorted(each for period in periods for each in period.trips)
+            setups = sorted(each for period in periods for each in period.setups)
+            lines.append(
+                f"  {name:8} p50 {trips[len(trips) // 2] * 1e3:6.2f} ms,"
+                f" p99 {trips[len(trips) * 99 // 100] * 1e3:7.2f} ms, {len(trips)} messages;"
+                f" new calls {len(setups)} served, {sum(p.failed for p in periods)} not,"
+                f" p50 {statistics.median(setups) * 1e3:.1f} ms, longest {setups[-1] * 1e3:.1f} ms;"
+                f" control process {sum(p.control for p in periods) / SECONDS / len(periods):.0%}"
+                " of a core"
+            )
+        return "\n".join(lines)
 
 
-def causes(daemon: Daemon) -> str:
+def endure(kind: str, daemon: Daemon, callers: Callers, rate: float = RATE) -> Flood:
+    """All periods of one kind of flood."""
+    seen = Flood(kind)
+    for _ in range(ROUNDS):
+        seen.quiet.append(callers.watch(SECONDS))
+        with flood(kind, daemon.port, rate):
+            seen.flooded.append(callers.watch(SECONDS))
+    return seen
+
+
+def causes(daemon: Daemon) -> dict[str, float]:
+    """How often was refused for which cause."""
     text = daemon.request("GET", "/metrics", admin=True).body.decode()
-    return "\n".join(line for line in text.splitlines() if line.startswith("relay_refusals_total"))
+    found = re.findall(r'^relay_refusals_total\{cause="(\w+)",phase="\w+"\} (\S+)$', text, re.M)
+    sums: Counter[str] = Counter()
+    for cause, count in found:
+        sums[cause] += float(count)  # type: ignore[assignment]
+    return dict(sums)
+
+
+@contextmanager
+def attacked(folder: Path, limits: str = LIMITS) -> Iterator[tuple[Daemon, Callers]]:
+    """A daemon with live calls."""
+    with scripted_bot() as bot:
+        bot.script = accept()
+        agent = "sessions_per_instance = 1000"
+        with running_daemon(folder, [bot.url], agent, limits) as daemon:
+            callers = Callers(daemon)
+            yield daemon, callers
+            callers.hang_up()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=float, default=500.0, help="of the attacker, per second")
+    parser.add_argument("--rate", type=float, default=RATE, help="of the attacker, per second")
     parser.add_argument("--no-limits", action="store_true", help="without limits per address")
     options = parser.parse_args()
     limits = "max_connections_per_address = 0" if options.no_limits else LIMITS
-    with tempfile.TemporaryDirectory() as folder, scripted_bot() as bot:
-        bot.script = accept()
-        agent = "sessions_per_instance = 1000"
-        with running_daemon(Path(folder), [bot.url], agent, limits) as daemon:
-            assert daemon.request("GET", "/", Host="localhost").status == 404
-            callers = Callers(daemon)
-            for kind in FLOODS:
-                quiet, flooded = [], []
-                for _ in range(ROUNDS):
-                    quiet.append(callers.watch(SECONDS))
-                    with flood(kind, daemon.port, options.rate):
-                        flooded.append(callers.watch(SECONDS))
-                show(kind, quiet, flooded)
-            print(causes(daemon))
+    with tempfile.TemporaryDirectory() as folder, attacked(Path(folder), limits) as stage:
+        for kind in FLOODS:
+            print(endure(kind, *stage, options.rate).report(), flush=True)
+        print(causes(stage[0]))
 
 
 if __name__ == "__main__":
