@@ -107,9 +107,7 @@ def parser() -> Parser:
     _add_config(check)
     check.set_defaults(run=_check)
 
-    key = commands.add_parser("key", help="make keys").add_subparsers(
-        metavar="ACTION", required=True
-    )
+    key = commands.add_parser("key", help="make keys").add_subparsers(metavar="new", required=True)
     new = key.add_parser("new", help="print new keys as lines of the configuration")
     new.set_defaults(run=_key_new)
 
@@ -141,7 +139,7 @@ def _version() -> str:
 
 
 def _add_token(token: argparse.ArgumentParser) -> None:
-    actions = token.add_subparsers(metavar="ACTION", required=True)
+    actions = token.add_subparsers(metavar="mint|inspect", required=True)
     mint = actions.add_parser("mint", help="print a token, its wsUrl and its session as JSON")
     mint.add_argument("agent", metavar="AGENT")
     mint.add_argument(

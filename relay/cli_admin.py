@@ -94,7 +94,7 @@ def ask(
         ) from None
     finally:
         connection.close()
-    return _decoded(status, body, shown)
+    return _decoded(status, body, shown, access)
 
 
 def _access(arguments: argparse.Namespace, environ: Mapping[str, str]) -> AdminAccess:
@@ -129,7 +129,7 @@ def _connection(bind: Bind) -> tuple[http.client.HTTPConnection, str]:
     return http.client.HTTPConnection(host, bind.port, timeout=TIMEOUT), f"http://{shown}"
 
 
-def _decoded(status: int, body: bytes, shown: str) -> dict[str, Any]:
+def _decoded(status: int, body: bytes, shown: str, access: AdminAccess) -> dict[str, Any]:
     try:
         answer = json.loads(body) if len(body) <= MAX_ANSWER else None
     except (ValueError, RecursionError):
@@ -137,9 +137,20 @@ def _decoded(status: int, body: bytes, shown: str) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise RelayError(f"{shown} answered {status} without a JSON object; is it a relay daemon?")
     if status >= http.HTTPStatus.BAD_REQUEST:
-        reason = answer.get("error") or f"the daemon answered {status}"
-        raise Refused(status, "\n".join(map(text, str(reason).splitlines())))
+        raise Refused(status, _refusal(status, answer, shown, access))
     return answer
+
+
+def _refusal(status: int, answer: Record, shown: str, access: AdminAccess) -> str:
+    """Why a daemon has said no, for who sits at a terminal."""
+    if status == http.HTTPStatus.UNAUTHORIZED:
+        if access.token is None:
+            return f"{shown} asks for the admin_token; name the daemon's file with --config FILE"
+        return f"{shown} does not take the admin_token of the configuration"
+    reason = str(answer.get("error") or f"the daemon answered {status}")
+    if status == http.HTTPStatus.NOT_FOUND and answer.get("phase") == "route":
+        reason += f"; is {shown} the address of admin_bind?"
+    return "\n".join(map(text, reason.splitlines()))
 
 
 def _reason(error: Exception, timeout: float) -> str:

@@ -22,6 +22,8 @@ __all__ = ["add_arguments", "session_id"]
 STATES = ("reserved", "waiting", "active", "ended", "live", "all")
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 100_000
+# Figures of a direction are as deep as records go; what is deeper is shown as JSON.
+MAX_NESTED = 2
 COLUMNS = ("SESSION", "AGENT", "STATE", "TIME", "INSTANCE", "CAUSE")
 
 
@@ -29,7 +31,7 @@ def add_arguments(
     sessions: argparse.ArgumentParser, add_config: Callable[[argparse.ArgumentParser], None]
 ) -> None:
     """Adds list, show and stop, each with the options that lead to the daemon."""
-    actions = sessions.add_subparsers(metavar="ACTION", required=True)
+    actions = sessions.add_subparsers(metavar="list|show|stop", required=True)
     listing = actions.add_parser("list", help="sessions, newest first")
     listing.add_argument("--state", choices=STATES, default="live", help="default: live")
     listing.add_argument("--agent", metavar="NAME", help="only sessions of this agent")
@@ -119,7 +121,7 @@ def _flat(record: Record, prefix: str = "") -> list[tuple[str, object]]:
     """The members of a record, those of objects within as `outer.inner`."""
     rows: list[tuple[str, object]] = []
     for name, value in record.items():
-        if isinstance(value, dict) and not prefix.count("."):
+        if isinstance(value, dict) and prefix.count(".") < MAX_NESTED:
             rows += _flat(value, f"{prefix}{text(name)}.")
         else:
             rows.append((f"{prefix}{text(name)}", value))

@@ -92,14 +92,14 @@ def picture(status: Record, before: Record, most: int | None) -> list[str]:
     rows = [_call(call, earlier.get(call.get("sessionId"))) for call in calls[:room]]
     reasons = ", ".join(map(text, status.get("reasons") or [])) or "takes new calls"
     pumps = _list(status, "pumps")
+    total = status.get("callsTotal") or 0
     longest = max((pump.get("longestTurn", 0.0) for pump in pumps), default=0.0)
     heading = [
         f"{text(status.get('publicUrl'))}  up {span(_age(status))}  {reasons}",
-        f"{text(status.get('callsTotal'))} calls, {len(_list(status, 'queue'))} in the queue,"
+        f"{text(total)} call{'s' * (total != 1)}, {len(_list(status, 'queue'))} in the queue,"
         f" {len(pumps)} pump{'s' * (len(pumps) != 1)}, longest turn {longest * 1000:.1f} ms",
         "",
     ]
-    total = status.get("callsTotal") or 0
     left = [f"{total - len(rows)} calls more"] if total > len(rows) else []
     return [*heading, *aligned([CALLS, *rows]), *left]
 

@@ -12,6 +12,7 @@ import os
 import secrets
 import shlex
 import signal
+import socket
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ Start a session:
 Talk to the bot over WebSocket (audio frames for five seconds, round trips printed):
   {python} {client} {url}/v1/public/echo/start --key {public}
 
-See the sessions, live and ended:
+See the sessions, live and ended, in a browser at {admin}/ or here:
   {python} -m relay sessions list --state all --admin {admin}
 
 Start one and stop it:
@@ -79,11 +80,7 @@ class Keys:
 
 
 def serve_demo() -> int:
-    """Run the demonstration until a signal ends it; the exit code.
-
-    Raises:
-        ConfigError: an address is in use.
-    """
+    """Run the demonstration until a signal ends it; the exit code."""
     keys = Keys(
         f"pk_demo_{secrets.token_hex(8)}",
         f"sk_demo_{secrets.token_hex(8)}",
@@ -105,8 +102,8 @@ def serve_demo() -> int:
         file = Path(folder) / "relay.toml"
         file.write_text(
             CONFIG.format(
-                bind=BIND,
-                admin=ADMIN,
+                bind=_free(BIND),
+                admin=_free(ADMIN),
                 public=keys.public,
                 private=keys.private,
                 secret=keys.secret,
@@ -117,6 +114,16 @@ def serve_demo() -> int:
         log = Log(config.log_format, config.log_level, sys.stderr)
         run_to_end(Daemon(config, log, ready).run)
     return 0
+
+
+def _free(address: str) -> str:
+    """An address, or another port of its host where somebody else has that one."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_server((host, int(port))).close()
+    except OSError:
+        return f"{host}:0"
+    return address
 
 
 def _print_banner(keys: Keys, url: str, admin: str) -> None:

@@ -280,4 +280,6 @@ def _take(lock: int) -> bool:
 
 def _unusable(path: Path, error: Exception | str) -> ConfigError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    if isinstance(error, FileExistsError):
+        reason = "a file has this name; expected a directory"
     return ConfigError(f"server.runtime_dir: {path}: {reason}")

@@ -33,6 +33,9 @@ SPARE_DESCRIPTORS = 64 + MAX_IDLE
 # An upgrade holds a client's and a bot's descriptor until the pump has them.
 DESCRIPTORS_PER_CONNECTION = 2
 
+# What a problem with a socket is a problem of.
+KEYS: dict[Role, str] = {"public": "server.bind", "admin": "server.admin_bind"}
+
 # A listening socket, whom it is for, and the setting that names it.
 Place = tuple[Role, str, trio.SocketListener]
 
@@ -72,7 +75,10 @@ async def _open(
     if before is not None and (former := before.sockets(role, str(bind))):
         return [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in former]
     where = (bind.kind, bind.host, bind.port, bind.path)
-    return await take_inherited(given, *where) or await open_listeners(*where)
+    try:
+        return await take_inherited(given, *where) or await open_listeners(*where)
+    except ConfigError as error:
+        raise ConfigError(f"{KEYS[role]}: {error}") from None
 
 
 async def reopen(config: Config, before: Sequence[Place]) -> list[Place]:
@@ -95,7 +101,7 @@ async def reopen(config: Config, before: Sequence[Place]) -> list[Place]:
             taken, rest[key] = there[: len(there) // rest[key]], rest[key] - 1
             left = [each for each in left if each not in taken]
             if not taken:
-                _check_overlap(bind, before)
+                _check_overlap(role, bind, before)
             places += taken or [(*key, each) for each in await _open(role, bind, [], None)]
     except BaseException:
         await close_places(each for each in places if each not in before)
@@ -108,7 +114,7 @@ async def close_places(places: Iterable[Place]) -> None:
         await trio.aclose_forcefully(listener)
 
 
-def _check_overlap(bind: Bind, before: Sequence[Place]) -> None:
+def _check_overlap(role: Role, bind: Bind, before: Sequence[Place]) -> None:
     """Raises ConfigError for an address that the kernel can't give to who has another one of it."""
     if bind.kind == "unix" or bind.port == 0:
         return
@@ -116,7 +122,8 @@ def _check_overlap(bind: Bind, before: Sequence[Place]) -> None:
         address = listener.socket.getsockname()
         if isinstance(address, tuple) and address[1] == bind.port and _overlap(bind, address[0]):
             raise ConfigError(
-                f"can't listen on {bind}, since this daemon listens on {name}: restart needed"
+                f"{KEYS[role]}: can't listen on {bind}, since this daemon listens on {name}: "
+                "restart needed"
             )
 
 

@@ -165,7 +165,8 @@ def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connectio
         if connection is not None:
             connection.close()
         if isinstance(error, (OSError, sqlite3.Error)):
-            raise ConfigError(f"store.url: {path} can't be opened: {error}") from None
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"store.url: {path} can't be opened: {reason}") from None
         raise
     return connection
 

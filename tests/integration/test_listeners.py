@@ -170,7 +170,7 @@ def test_a_port_in_use(bot: ScriptedBot, tmp_path: Path, which: str) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         key = "bind" if which == "bind" else "admin_bind"
         text = configured(bot, **{which: f'{key} = "{address}"'})
-        refused(tmp_path, text, f"{address} is in use by another process")
+        refused(tmp_path, text, f"server.{key}: {address} is in use by another process")
 
 
 def test_an_address_that_is_not_ours(bot: ScriptedBot, tmp_path: Path) -> None:
@@ -189,7 +189,9 @@ def test_a_file_where_the_socket_should_be(bot: ScriptedBot, tmp_path: Path) -> 
 
 def test_a_runtime_directory_that_is_a_file(bot: ScriptedBot, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
-    refused(tmp_path, configured(bot), "server.runtime_dir", f"{tmp_path}/run", "File exists")
+    refused(
+        tmp_path, configured(bot), "server.runtime_dir", f"{tmp_path}/run", "expected a directory"
+    )
 
 
 def test_a_runtime_directory_below_a_file(bot: ScriptedBot, tmp_path: Path) -> None:

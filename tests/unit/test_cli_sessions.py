@@ -165,7 +165,7 @@ def test_show_has_a_line_for_each_member(daemon: Daemon, capsys: Captured) -> No
     shown = dict(line.split(maxsplit=1) for line in lines)
     assert shown["durationSeconds:"] == "90.4"
     assert shown["cause:"] == "\N{REPLACEMENT CHARACTER}[2J"
-    assert shown["figures.toBot:"] == '{"bytes": 7}'
+    assert shown["figures.toBot.bytes:"] == "7"
     assert shown["figures.toClient:"] == "-"
     assert len({line.index(value) for line, value in zip(lines, shown.values(), strict=True)}) == 1
 
@@ -191,6 +191,24 @@ def test_a_refusal_is_the_daemons_sentence(daemon: Daemon, capsys: Captured) -> 
     daemon.answer({"error": "no such session\x07", "code": "404"}, status=404)
     assert main(["sessions", "show", SESSION, "--admin", daemon.url]) == 1
     assert errors(capsys) == "no such session\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_token_that_is_missing_or_wrong(daemon: Daemon, capsys: Captured) -> None:
+    """What helps at a terminal is another thing than what helps a program."""
+    daemon.answer({"error": "send the header"}, status=401)
+    assert main(["sessions", "list", "--admin", daemon.url]) == 1
+    assert "asks for the admin_token; name the daemon's file with --config" in errors(capsys)
+    configured(daemon)
+    assert main(["sessions", "list"]) == 1
+    assert "does not take the admin_token of the configuration" in errors(capsys)
+
+
+def test_the_public_address_instead_of_the_administrations(
+    daemon: Daemon, capsys: Captured
+) -> None:
+    daemon.answer({"error": "there is nothing at this path", "phase": "route"}, status=404)
+    assert main(["sessions", "list", "--admin", daemon.url]) == 1
+    assert errors(capsys).endswith(f"; is {daemon.url} the address of admin_bind?")
 
 
 @pytest.mark.parametrize(
