@@ -17,11 +17,13 @@ __all__ = [
     "MAX_AGE",
     "MAX_ATTEMPTS",
     "MAX_WAITING",
+    "Answer",
     "Claimed",
     "Counts",
     "Event",
     "Outbox",
     "Outcome",
+    "asked_wait",
     "fields",
     "message",
     "outcome_of",
@@ -29,8 +31,10 @@ __all__ = [
     "wait",
 ]
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -58,6 +62,8 @@ AT_ONCE = 8
 CLAIM = 60.0
 
 GONE = 410
+# A number with more digits is no time that anybody means.
+SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 class Outcome(StrEnum):
@@ -86,6 +92,13 @@ class Event(msgspec.Struct, frozen=True):
     @property
     def id(self) -> str:
         return f"msg_{self.session.id}_{self.type.removeprefix('session.')}"
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A receiver's answer to an attempt: its status, and the field Retry-After if it is there."""
+
+    status: int
+    retry_after: str | None = None
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -188,3 +201,22 @@ def wait(attempts: int, share: float) -> float:
         share: from 0 to 1, at random: so many events are not told again at one moment.
     """
     return spread(min(FIRST_WAIT * GROWTH ** (attempts - 1), LONGEST_WAIT), share)
+
+
+def asked_wait(retry_after: str | None, now: float) -> float:
+    """Seconds for which a receiver asks to be left alone, `LONGEST_WAIT` at most.
+
+    RFC 9110 section 10.2.3: a number of seconds, or a date. 0 for anything else.
+
+    Args:
+        now: unix seconds.
+    """
+    text = (retry_after or "").strip()
+    if SECONDS.fullmatch(text):
+        return min(float(text), LONGEST_WAIT)
+    try:
+        date = parsedate_to_datetime(text)
+        seconds = date.timestamp() - now if date.tzinfo is not None else 0.0
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(0.0, seconds), LONGEST_WAIT)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import httpx
 import trio
 
+from relay.policy.webhooks import Answer
 from relay.server.webhooks import Post
 
 # Seconds for one attempt, from the name's lookup to the answer's head: a receiver should
@@ -27,7 +28,7 @@ def poster(timeout: float = TIMEOUT) -> Post:
     """
     context = ssl.create_default_context()
 
-    async def post(url: str, fields: Mapping[str, str], body: bytes) -> int | str:
+    async def post(url: str, fields: Mapping[str, str], body: bytes) -> Answer | str:
         try:
             with trio.fail_after(timeout):
                 return await _post(context, url, fields, body)
@@ -39,8 +40,10 @@ def poster(timeout: float = TIMEOUT) -> Post:
     return post
 
 
-async def _post(context: ssl.SSLContext, url: str, fields: Mapping[str, str], body: bytes) -> int:
+async def _post(
+    context: ssl.SSLContext, url: str, fields: Mapping[str, str], body: bytes
+) -> Answer:
     # A client for each attempt: a body that is not read leaves no connection to use again.
     client = httpx.AsyncClient(verify=context, trust_env=False, timeout=None)
     async with client, client.stream("POST", url, headers=fields, content=body) as answer:
-        return answer.status_code
+        return Answer(answer.status_code, answer.headers.get("retry-after"))

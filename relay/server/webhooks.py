@@ -20,10 +20,12 @@ from relay.errors import StoreError
 from relay.policy.catalog import Webhook
 from relay.policy.interfaces import Log
 from relay.policy.webhooks import (
+    Answer,
     Counts,
     Event,
     Outbox,
     Outcome,
+    asked_wait,
     fields,
     message,
     outcome_of,
@@ -38,8 +40,8 @@ POLL = 0.5
 REST = 5.0
 REST_POLL = 0.02
 
-# Posts fields and a body to a URL: the answer's status, or what went wrong.
-Post = Callable[[str, Mapping[str, str], bytes], Awaitable[int | str]]
+# Posts fields and a body to a URL: the answer, or what went wrong.
+Post = Callable[[str, Mapping[str, str], bytes], Awaitable[Answer | str]]
 
 
 class Gate:
@@ -213,19 +215,21 @@ class Webhooks:
         body = message(event)
         head = fields(event, body, self._hook.secret, self._now())
         answer = await self._post(self._hook.url, head, body)
-        status = answer if isinstance(answer, int) else None
+        status = answer.status if isinstance(answer, Answer) else None
         outcome = outcome_of(status, event.attempts)
         self._counts.webhook(event.type, outcome)
         self._tell(outcome, answer)
         # A claim that cannot be given up lapses, and the event is told once more.
         with suppress(StoreError):
             if outcome is Outcome.FAILED:
-                later = self._now() + wait(event.attempts, self._share())
-                await self._outbox.put_off(event, later)
+                now, seconds = self._now(), wait(event.attempts, self._share())
+                if isinstance(answer, Answer):
+                    seconds = max(seconds, asked_wait(answer.retry_after, now))
+                await self._outbox.put_off(event, now + seconds)
             else:
                 await self._outbox.remove(event)
 
-    def _tell(self, outcome: Outcome, answer: int | str) -> None:
+    def _tell(self, outcome: Outcome, answer: Answer | str) -> None:
         """One line when a receiver begins to fail, one when it takes events again."""
         if outcome is Outcome.DELIVERED:
             if self._is_failing:
@@ -236,7 +240,7 @@ class Webhooks:
                 self._log.warning("webhook_gone", organization=self._organization)
             self._is_gone = True
         elif not self._is_failing:
-            reason = answer if isinstance(answer, str) else f"answered {answer}"
+            reason = answer if isinstance(answer, str) else f"answered {answer.status}"
             self._log.warning("webhook_failed", organization=self._organization, reason=reason)
             self._is_failing = True
 

@@ -39,12 +39,14 @@ class Receiver:
 
     Attributes:
         answers: of the next attempts, in order; 200 when there is none left.
+        retry_after: the field of this name in every answer, if it is to have one.
         over: set at the end, for answers that wait.
     """
 
     url: str = ""
     told: list[Told] = field(default_factory=list)
     answers: list[int | str] = field(default_factory=list)
+    retry_after: str = ""
     over: threading.Event = field(default_factory=threading.Event)
     gate: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -75,6 +77,8 @@ def receiving(*answers: int | str) -> Iterator[Receiver]:
                 receiver.gate.wait(PATIENCE)
             self.send_response(200 if isinstance(answer, str) else answer)
             self.send_header("location", "/elsewhere")
+            if receiver.retry_after:
+                self.send_header("retry-after", receiver.retry_after)
             self.end_headers()
             try:
                 while answer == "endless" and not receiver.over.is_set():

@@ -17,6 +17,7 @@ from relay.policy.webhooks import (
     MAX_ATTEMPTS,
     Event,
     Outcome,
+    asked_wait,
     fields,
     message,
     outcome_of,
@@ -83,6 +84,30 @@ def test_a_start_is_told_as_it_was_however_late() -> None:
 )
 def test_what_an_answer_means(status: int | None, attempts: int, outcome: Outcome) -> None:
     assert outcome_of(status, attempts) is outcome
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (None, 0),
+        ("", 0),
+        ("0", 0),
+        ("120", 120),
+        (" 120 ", 120),
+        ("999999999", LONGEST_WAIT),
+        ("9" * 30, 0),
+        ("-5", 0),
+        ("1.5", 0),
+        ("soon", 0),
+        ("Fri, 13 Feb 2009 23:31:40 GMT", 10),
+        ("Fri, 13 Feb 2009 23:31:20 GMT", 0),
+        ("Sun, 06 Nov 2094 08:49:37 GMT", LONGEST_WAIT),
+        ("Fri, 13 Feb 2009 23:31:40 -0000", 0),
+        ("Fri, 99 Feb 2009 23:31:40 GMT", 0),
+    ],
+)
+def test_the_time_that_a_receiver_asks_for(text: str | None, seconds: float) -> None:
+    assert asked_wait(text, 1234567890.0) == seconds
 
 
 def test_waits_grow_up_to_a_bound() -> None:

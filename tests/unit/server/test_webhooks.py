@@ -131,6 +131,15 @@ async def test_what_fails_is_told_again_later(
     assert node.told.outcomes == outcomes
 
 
+async def test_a_receiver_may_ask_for_time(node: Node, receiver: Receiver) -> None:
+    receiver.answers, receiver.retry_after = [503], "100"
+    await node.end("a")
+    assert await node.look()
+    assert not await node.look(99)
+    assert await node.look(1)
+    assert len(receiver.told) == 2
+
+
 async def test_an_answer_without_end_is_not_read(node: Node, receiver: Receiver) -> None:
     receiver.answers = ["endless"]
     await node.end("a")
