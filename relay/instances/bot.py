@@ -16,9 +16,10 @@ from enum import Enum
 import trio
 
 from relay.instances.files import Record
-from relay.instances.probe import READY, answers, probe
+from relay.instances.probe import READY, answers, ask_capabilities, probe
 from relay.instances.process import Process
 from relay.instances.usage import Usage
+from relay.policy.capabilities import Capability
 from relay.policy.catalog import Address, Agent
 
 HOST = "127.0.0.1"
@@ -63,6 +64,7 @@ class Bot:
         silent: probes without an answer, since it was idle and ready.
         proven: it has been given a session, or is not young any more, and that was noted.
         usage: what its processes used at the last look; None before the first.
+        capabilities: what it says of itself, if it does and has been idle for a while.
         outdated: it was started in another way than its agent's bots are now.
         held_back: an operator lets it drain.
         retiring: it is to end now.
@@ -88,8 +90,10 @@ class Bot:
     silent: int = 0
     proven: bool = False
     usage: Usage | None = None
+    capabilities: dict[str, Capability] | None = None
     grace: trio.CancelScope = field(default_factory=trio.CancelScope)
     gone: trio.Event = field(default_factory=trio.Event)
+    _asked: bool = False
     _watched: bool = False  # it was ready, and has not been given a session to end since
     _looking: trio.CancelScope = field(default_factory=trio.CancelScope)
     _stirred: trio.Event = field(default_factory=trio.Event)
@@ -140,6 +144,7 @@ class Bot:
             "pid": self.process.known.pid,
             "sessions": len(self.sessions),
             "ageSeconds": age,
+            "capabilities": self.capabilities,
             "processes": None if used is None else used.processes,
             "rssBytes": None if used is None else used.rss,
             "pssBytes": None if used is None else used.pss,
@@ -253,11 +258,19 @@ class Bot:
                 health = await self._look()
                 if health != READY and not self.sessions:
                     self.doubt(health)
+                elif not self._asked and not self.sessions:
+                    await self._ask()
 
     async def _look(self) -> str:
         with trio.CancelScope() as self._looking:
             return await probe(Address.of(self.url), self.agent.ready_path)
         return INTERRUPTED
+
+    async def _ask(self) -> None:
+        """Ask what it can do, once, when no caller is in a hurry for it."""
+        self._asked = True
+        with trio.CancelScope() as self._looking:
+            self.capabilities = await ask_capabilities(Address.of(self.url))
 
 
 def _exit_text(status: int | None) -> str:

@@ -3,8 +3,8 @@
     python naughty_bot.py --port 7860 [what it does wrong]
 
 Without more arguments it is a good bot: it echoes texts of at most 125 bytes on /ws, answers
-`{}` to POST /bot at once, and 200 to every GET. GET /deaf closes the listening socket. These
-texts are commands:
+`{}` to POST /bot at once, 200 to every GET, and says what it can do. GET /deaf closes the
+listening socket. These texts are commands:
 
     !pid         answers the process id
     !exit N      ends the process with status N
@@ -28,6 +28,7 @@ from typing import BinaryIO
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 FOR_EVER = 3600.0
+CAPABILITIES = b'{"version": 1, "capabilities": {"transport.websocket": {"available": true}}}'
 LINE = b"x" * 99 + b"\n"
 
 
@@ -64,7 +65,7 @@ class Bot:
                     if line.startswith(b"GET /deaf "):
                         self.listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
                         self.listener.close()
-                    answer(sock, b"{}")
+                    answer(sock, CAPABILITIES if b" /pcc/capabilities " in line else b"{}")
         except OSError:
             pass  # the caller has left
 

@@ -16,6 +16,7 @@ from relay.instances import launched as module
 from relay.instances import probe as probe_module
 from relay.instances.launched import LaunchedInstances
 from relay.policy import scaling
+from relay.policy.capabilities import Capability
 from relay.policy.catalog import Agent
 from relay.policy.interfaces import Places
 from tests.helpers.launched_pool import (
@@ -258,6 +259,15 @@ async def test_the_end_does_not_wait_for_an_answer(
         await trio.testing.wait_all_tasks_blocked(0.05)  # it is being asked
     (line,) = stage.log.of("bot_ended")
     assert line["status"] == -9
+
+
+async def test_one_that_is_idle_says_what_it_can_do(stage: Stage) -> None:
+    agent = stage.agent(min_agents=1)
+    async with stage.running(agent) as pool:
+        (url,) = await ready(pool, agent, 1)
+        await until(lambda: pool.details()["bot"][url]["capabilities"] is not None)
+        websocket = {"transport.websocket": Capability(available=True)}
+        assert pool.details()["bot"][url]["capabilities"] == websocket
 
 
 # What they use.
