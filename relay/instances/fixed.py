@@ -148,13 +148,17 @@ class FixedInstances:
             return ()  # dropped while its answer was on its way
         now = set(urls)
         for each in list(self._of[agent.name].values()):
-            if each.url not in now:
+            if each.url not in now and entry in each.entries:
                 each.entries.discard(entry)
+                each.rank = None
             if not each.entries:
                 self._remove(each)
         fresh = [self._add(agent, url) for url in urls if url not in self._instances]
+        ranks = name.found.ranks if name.found is not None else {}
         for url in now & self._of[agent.name].keys():
-            self._of[agent.name][url].entries.add(entry)
+            each = self._of[agent.name][url]
+            each.entries.add(entry)
+            each.rank = ranks.get(url, each.rank)
         self._watch(fresh)
         self._wake()
         return tuple(url for url in urls if url not in self._of[agent.name])
@@ -209,7 +213,8 @@ class FixedInstances:
         # Least recently used first: load spreads and a bot has the longest rest.
         here = [each for each in self._of_agent(agent) if each.url not in self._held_back]
         here.sort(key=lambda each: each.used)
-        return Places(tuple(chosen({each.url: each.health for each in here})))
+        ranks = {each.url: each.rank for each in here if each.rank is not None}
+        return Places(tuple(chosen({each.url: each.health for each in here})), ranks=ranks)
 
     def _of_agent(self, agent: Agent) -> Iterable[Instance]:
         """None for an agent that was configured when its caller came, and is no longer."""

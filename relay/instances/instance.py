@@ -13,6 +13,7 @@ from relay.instances.probe import ask_capabilities, probe
 from relay.policy.capabilities import Capability
 from relay.policy.catalog import Address, Agent
 from relay.policy.health import READY, Failure, Health, failed, next_probe, probed
+from relay.policy.names import Rank
 
 
 @dataclass(slots=True, eq=False)
@@ -23,6 +24,7 @@ class Instance:
         agent: whose sessions it holds.
         changed: called with its health of before when that has changed.
         entries: of the configuration, by which it was found.
+        rank: among those of its agent, as the last answer said that has one for it.
         used: when it was given a session last, in the order of such events.
         wanted: a caller waits for an instance of its agent.
         capabilities: what the bot says of itself, if it does.
@@ -34,6 +36,7 @@ class Instance:
     changed: Callable[[Instance, Health], None]
     entries: set[str] = field(default_factory=set)
     health: Health = field(default_factory=Health)
+    rank: Rank | None = None
     used: int = 0
     wanted: bool = False
     capabilities: dict[str, Capability] | None = None

@@ -17,7 +17,7 @@ from dns.rdtypes.IN.SRV import SRV
 
 from relay.instances.dns import LOOK_TIMEOUT, LookupFailure
 from relay.policy.catalog import Address
-from relay.policy.names import Found, bounded, usable
+from relay.policy.names import Found, bounded, ranked, usable
 
 # Targets of one SRV answer that are looked up at a time.
 MAX_QUESTIONS = 16
@@ -26,14 +26,15 @@ MAX_QUESTIONS = 16
 async def services(name: str, server: str) -> Found:
     """The instances of an SRV answer: one for each host and port in it (RFC 2782).
 
-    Weight and priority are not looked at: every instance holds a bounded number of sessions.
-
     Raises:
         LookupFailure: a name server did not say.
     """
     records, ttl = await _ask(name, "SRV", server)
+    srv = [each for each in records if isinstance(each, SRV)]
+    # The best last: of several records of one host and port that one counts.
+    srv.sort(key=lambda each: (each.priority, -each.weight), reverse=True)
     # A host of "." says that there is no such service.
-    pairs = {(each.target, each.port) for each in records if isinstance(each, SRV)}
+    pairs = {(each.target, each.port) for each in srv}
     targets, more = bounded(sorted(pair for pair in pairs if pair[0] != dns.name.root and pair[1]))
     found: dict[dns.name.Name, list[str]] = {}
     ttls, failures = [] if ttl is None else [ttl], list[LookupFailure]()
@@ -54,10 +55,18 @@ async def services(name: str, server: str) -> Found:
     if failures:
         raise failures[0]
     # A record names one host: several addresses of it are those of one bot.
-    urls = {Address(found[host][0], port).url: None for host, port in targets if found[host]}
-    return Found(
-        tuple(urls), tuple(f"{host}:{port}" for host, port in more), min(ttls, default=None)
+    urls = {
+        (host, port): Address(found[host][0], port).url for host, port in targets if found[host]
+    }
+    ranks = ranked(
+        {
+            urls[each.target, each.port]: (each.priority, each.weight)
+            for each in srv
+            if (each.target, each.port) in urls
+        }
     )
+    left_out = tuple(f"{host}:{port}" for host, port in more)
+    return Found(tuple(dict.fromkeys(urls.values())), left_out, min(ttls, default=None), ranks)
 
 
 async def addresses(name: str, server: str) -> tuple[list[str], float | None]:

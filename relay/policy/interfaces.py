@@ -25,6 +25,7 @@ import msgspec
 
 from relay.policy.catalog import Agent
 from relay.policy.health import Failure
+from relay.policy.names import Rank
 from relay.policy.nodes import Estate, Neighbour
 from relay.policy.sessions import Beginning, Session, SessionEnd, SessionState
 from relay.policy.status import EndStatus, NodeStatus, RefusalStatus
@@ -61,10 +62,12 @@ class Places(msgspec.Struct, frozen=True):
     Attributes:
         ready: base URLs of the instances that are ready, in the order in which to try them.
         startable: how many further instances will be there if somebody waits for them.
+        ranks: of those whose name's answer has them; of the others the default.
     """
 
     ready: tuple[str, ...] = ()
     startable: int = 0
+    ranks: Mapping[str, Rank] = {}
 
     def any(self) -> bool:
         """Whether there is an instance, or will be one if somebody waits."""

@@ -6,15 +6,18 @@ of them no host's. Rules: docs/configuration.md, "Instances found through DNS".
 
 from __future__ import annotations
 
-__all__ = ["MAX_ADDRESSES", "Found", "bounded", "next_look", "usable"]
+__all__ = ["MAX_ADDRESSES", "Found", "Rank", "bounded", "next_look", "ranked", "usable"]
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
 
 Item = TypeVar("Item")
+
+# Of the greatest: a weight of 0 stands for a very small one beside others (RFC 2782).
+LEAST_WEIGHT = 0.01
 
 # Instances of one name. Each is probed every few seconds; more belong into several names.
 MAX_ADDRESSES = 256
@@ -23,11 +26,36 @@ MIN_INTERVAL = 1.0
 BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 
+class Rank(msgspec.Struct, frozen=True):
+    """Which of several instances is used first (RFC 2782); the default where nothing says so.
+
+    Attributes:
+        priority: those with a lower one are used as long as one of them is free; from 0.
+        weight: of those with one priority one with twice the weight is used twice as often;
+            the greatest is 1.
+    """
+
+    priority: int = 0
+    weight: float = 1.0
+
+    def turn(self, rested: float) -> tuple[float, float]:
+        """Of several instances the one with the least is to be used.
+
+        Who is used when its rest times its weight is the longest is used as often as the
+        weights say, without anybody's keeping count, whichever node uses it.
+
+        Args:
+            rested: seconds since it was used last.
+        """
+        return self.priority, -rested * self.weight
+
+
 class Found(msgspec.Struct, frozen=True):
     """The answer to one look.
 
     Attributes:
         urls: of the instances, each once.
+        ranks: of those for which the answer has one.
         left_out: what stands for more than MAX_ADDRESSES of them.
         ttl: seconds that the answer holds, where that is known.
     """
@@ -35,6 +63,25 @@ class Found(msgspec.Struct, frozen=True):
     urls: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     ttl: float | None = None
+    ranks: Mapping[str, Rank] = {}
+
+
+def ranked(services: Mapping[str, tuple[int, int]]) -> dict[str, Rank]:
+    """The rank of each URL, from the priority and the weight that an answer gives it.
+
+    Both are relative, so that instances of another answer, or of a list, may stand beside.
+    """
+    lowest = min((priority for priority, _ in services.values()), default=0)
+    heaviest: dict[int, int] = {}
+    for priority, weight in services.values():
+        heaviest[priority] = max(weight, heaviest.get(priority, 0))
+    return {
+        url: Rank(
+            priority - lowest,
+            max(weight / heaviest[priority], LEAST_WEIGHT) if heaviest[priority] else 1.0,
+        )
+        for url, (priority, weight) in services.items()
+    }
 
 
 def usable(texts: Iterable[str]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from relay.policy.catalog import Agent
 from relay.policy.interfaces import Places, Reservation, Wait
+from relay.policy.names import Rank
 
 # Unix time may be set back. A promise by a session that seems to have been made later
 # than now by so many seconds counts no more: it would hold a place until the clock is there
@@ -99,11 +100,17 @@ class Demand:
         return self._choose(free) or Wait.FULL
 
     def _choose(self, free: Iterable[str]) -> str | None:
-        """The first, or of those that several nodes use the one that has rested longest."""
+        """The first, or of those that several nodes use the one that has rested longest, as far
+        as their ranks are the same."""
         if not self.shared:
             return next(iter(free), None)
         last: dict[str, float] = dict(self._all(LAST))
-        return min(free, key=lambda url: last.get(url, 0.0), default=None)
+        ranks, even = self.places.ranks, Rank()
+        return min(
+            free,
+            key=lambda url: ranks.get(url, even).turn(self.now - last.get(url, 0.0)),
+            default=None,
+        )
 
     def _held(self) -> dict[str, int]:
         """Sessions per instance."""

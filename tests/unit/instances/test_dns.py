@@ -13,7 +13,7 @@ import trio
 from relay.instances import dns as module
 from relay.instances.dns import LookupFailure, Resolver
 from relay.policy.catalog import DnsName
-from relay.policy.names import MAX_ADDRESSES, Found
+from relay.policy.names import LEAST_WEIGHT, MAX_ADDRESSES, Found, Rank
 from tests.helpers.name_server import NameServer, name_server
 
 BOTS = DnsName("bots.test", 7860)
@@ -84,6 +84,22 @@ async def test_services_name_hosts_and_ports(server: NameServer) -> None:
     assert len(found.urls) == 3
     assert found.ttl == 60.0
     assert server.asked.count(("one.test", "A")) == 1
+    assert found.ranks["http://127.0.0.1:7001"] == found.ranks["http://[fd00::2]:7001"] == Rank()
+    assert found.ranks["http://127.0.0.1:7002"] == Rank(1, 1.0)
+
+
+async def test_the_weights_of_services_are_those_of_one_priority(server: NameServer) -> None:
+    records = ["5 30 1 one.test.", "5 10 2 one.test.", "5 0 3 one.test.", "7 1 4 one.test."]
+    # The same host and port again, worse.
+    records += ["7 9 1 one.test.", "5 3 2 one.test."]
+    server.table = {("_http._tcp.bots.test", "SRV"): records, ("one.test", "A"): ["127.0.0.1"]}
+    found = await Resolver().look(SERVICE, server.address)
+    assert found.ranks == {
+        "http://127.0.0.1:1": Rank(0, 1.0),
+        "http://127.0.0.1:2": Rank(0, 1 / 3),
+        "http://127.0.0.1:3": Rank(0, LEAST_WEIGHT),
+        "http://127.0.0.1:4": Rank(2, 1.0),
+    }
 
 
 async def test_hundreds_of_services(server: NameServer) -> None:

@@ -18,7 +18,7 @@ from relay.instances.fixed import FIRST_LOOK, FIRST_PROBES, FixedInstances
 from relay.instances.named import RETRY
 from relay.policy.catalog import Address, Agent, DnsName
 from relay.policy.health import PROBE_READY, READY, Failure
-from relay.policy.names import Found
+from relay.policy.names import Found, Rank
 from tests.helpers.desk import Log
 
 NAME, OTHER = "dns+http://bots:7860", "dns+srv+http://more"
@@ -152,6 +152,20 @@ async def test_an_address_that_comes_back_may_be_another_bot(
     world.says[A] = READY
     await trio.sleep(2.0)
     assert ready(pool) == {A, B}
+
+
+async def test_ranks_are_those_of_the_last_answer(
+    world: World, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    mixed = Agent("bot", "acme", (FIXED, NAME, OTHER))
+    world.names["more"] = Found((B, C), ranks={B: Rank(0, 0.5), C: Rank(1, 1.0)})
+    pool = await running(world, nursery, mixed)
+    await trio.sleep(3 * mixed.dns_interval)  # a name without ranks takes none away
+    assert pool.places(mixed).ranks == {B: Rank(0, 0.5), C: Rank(1, 1.0)}
+    world.names["more"] = Found((C,), ranks={C: Rank(0, 1.0)})
+    await trio.sleep(mixed.dns_interval)
+    assert ready(pool, mixed) == {FIXED, A, B, C}
+    assert pool.places(mixed).ranks == {C: Rank(0, 1.0)}
 
 
 @pytest.mark.parametrize("looks", [1, 50])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 
 from relay.policy.catalog import Agent
 from relay.policy.interfaces import Admission, Places, Reservation, SessionFilter, Wait
+from relay.policy.names import Rank
 from relay.policy.sessions import SessionEnd, SessionState
 from relay.store import sqlite
 from relay.store.sqlite import KEEP_ENDED, SQLiteStore
@@ -218,6 +220,23 @@ async def test_the_instance_that_has_rested_longest_is_given_first(
     for number, url in ((1, A), (0, B)):
         await store.free(f"s{number}", url)
     assert await store.lease("s4", several, Places((A, B)), NOW + 9, defer=False) == B
+
+
+async def test_priority_and_weight_come_before_rest(store: SQLiteStore) -> None:
+    """Low priority as long as there is room; then as often as weights say."""
+    several = msgspec.structs.replace(AGENT, sessions_per_instance=40)
+    ranks = {A: Rank(0, 1.0), B: Rank(0, 0.25), "http://later": Rank(1, 1.0)}
+    places = Places(("http://later", B, A), ranks=ranks)
+    given = []
+    for number in range(40):
+        await waiting(store, f"s{number}")
+        given.append(await store.lease(f"s{number}", several, places, NOW + number))
+    counts = Counter(given)
+    assert 30 <= counts[A] <= 34
+    assert counts[A] + counts[B] == 40
+    full = msgspec.structs.replace(AGENT, sessions_per_instance=1)
+    await waiting(store, "last")
+    assert await store.lease("last", full, places, NOW + 99) == "http://later"
 
 
 async def test_instances_of_one_node_are_given_in_the_order_asked_for(store: SQLiteStore) -> None:
