@@ -25,60 +25,35 @@ from relay import __version__
 from relay.chores import poll_stops, sweep
 from relay.config import Config
 from relay.endings import END_MARGIN, Ending, end_calls, end_pumps, run_to_end, wait_end
+from relay.handlers import ADMIN_ROUTES, PUBLIC_ROUTES
 from relay.instances.files import BotFiles
 from relay.instances.pool import Instances
 from relay.ops.console import console_files
 from relay.ops.log import Log
 from relay.ops.observer import Observer
 from relay.ops.supervisor import NOBODY, VARIABLES, Supervisor
-from relay.policy.routes import ADMIN, PUBLIC, Route
 from relay.predecessor import Predecessor
 from relay.pump_processes import PumpProcesses, RuntimeDirectories, hold_directory, node_name
 from relay.reloading import Parts, Reloading, in_force
-from relay.server.admin import ADMIN_HANDLERS
-from relay.server.admin_orders import ORDER_HANDLERS
-from relay.server.admin_views import VIEW_HANDLERS
 from relay.server.bot_pool import BotPool
 from relay.server.calls import Calls, Frames
-from relay.server.connection import Routes
 from relay.server.draining import Draining
 from relay.server.exchange import Front, fresh_id
 from relay.server.guard import Guard
 from relay.server.inheriting import Inheritance
 from relay.server.listener import Listener
 from relay.server.nodes import Nodes
-from relay.server.private_api import PRIVATE_HANDLERS
 from relay.server.pumps import Pumps
 from relay.server.rules import Rules
-from relay.server.session_websocket import session_api
 from relay.server.sessions import SessionKeeper
-from relay.server.start import Preflight, StartSession
-from relay.server.stored_bodies import StoredBody
 from relay.server.succession import Role
 from relay.server.traffic import Traffic
 from relay.server.webhooks import Deliveries
-from relay.server.websocket import GenericWebSocket, ProviderWebSocket
 from relay.sockets import Place, descriptor_room, listeners_of, open_places, url_of
 from relay.store.sqlite import SQLiteStore
 from relay.takeover import Node, Tasks, Upgrades, finish, own_command
 
-ROLES: tuple[Role, Role] = ("public", "admin")
 MAX_ADMIN_CONNECTIONS = 32
-
-PUBLIC_ROUTES = Routes(
-    "public",
-    PUBLIC,
-    {
-        Route.START: StartSession,
-        Route.SESSION_API: session_api,
-        **PRIVATE_HANDLERS,
-        Route.BODY: StoredBody,
-        Route.GENERIC_WEBSOCKET: GenericWebSocket,
-        Route.PROVIDER_WEBSOCKET: ProviderWebSocket,
-    },
-    preflight=Preflight,
-)
-ADMIN_ROUTES = Routes("admin", ADMIN, {**ADMIN_HANDLERS, **VIEW_HANDLERS, **ORDER_HANDLERS})
 
 
 def serve(load: Callable[[], Config], environ: Mapping[str, str]) -> int:
@@ -144,6 +119,7 @@ class Daemon:
         self._log = Observer(log, time.time)
         self._on_ready = on_ready or _print_ready
         self._homes = RuntimeDirectories()
+        self._processes = PumpProcesses(config.runtime_dir)
         self._place = str(config.runtime_dir.resolve())
         self._before = before
         self._inheritance: Inheritance | None = None
@@ -180,55 +156,75 @@ class Daemon:
                 nursery.cancel_scope.cancel()
 
     async def _serve_on(self, sockets: list[Place], store: SQLiteStore, lock: int) -> None:
-        url, admin_url = (url_of(listeners_of(sockets, role)[0]) for role in ROLES)
-        config = self._config.with_public_url(self._config.public_url or url)
-        pool = self._instances(config)
-        processes = PumpProcesses(config.runtime_dir)
+        url = url_of(listeners_of(sockets, "public")[0])
+        self._config = self._config.with_public_url(self._config.public_url or url)
         async with trio.open_nursery() as background:
             async with trio.open_nursery() as settling:
-                owned = await Tasks.begin(background)
-                hooks = Deliveries(store.outbox, store.outbox.tell, self._log, self._log, time.time)
-                front = await self._wire(
-                    config, store, pool, processes, background, settling, owned.nursery
-                )
-                owned.nursery.start_soon(hooks.run, config.catalog.webhooks())
-                listeners, guard = self._listeners(front, sockets)
-                self._upgrades.node = node = Node(
-                    front,
-                    listeners,
-                    sockets,
-                    config.store_path,
-                    lock,
-                    owned,
-                    self._supervisor.tell,
-                    self._ending.begun,
-                    self._inheritance,
-                    hooks,
-                )
-                why_not = self._why_no_reload
-                parts = Parts(front, pool, sockets, listeners, guard, hooks, self._lines, why_not)
-                self._reloads.begin(config, parts)
-                background.start_soon(listeners["admin"].serve)  # to the very end
-                self._log.event("listening", url=config.public_url, admin=admin_url)
-                async with trio.open_nursery() as connections:
-                    connections.start_soon(listeners["public"].serve)
-                    self._on_ready(config.public_url, admin_url)
-                    self._supervisor.tell("READY=1", f"STATUS=listens on {config.public_url}")
-                    owned.nursery.start_soon(self._supervisor.keep_alive)
-                    owned.nursery.start_soon(self._reloads.run)
-                    if self._inheritance is not None:
-                        background.start_soon(self._inheritance.run, front, listeners)
-                    await wait_end(self._ending, front, pool, listeners["public"])
-                    if front.successor is not None:
-                        await finish(node, self._ending.hurry)
-                    connections.cancel_scope.cancel()
-                if front.successor is None:
-                    await end_calls(self._ending, front)
-                    await end_pumps(front, processes, self._log)
-                    await pool.end(self._ending.hurry)
-                processes.leave()
-                front.sessions.settling.end(END_MARGIN)
+                node, parts = await self._assemble(sockets, store, lock, background, settling)
+                await self._serve(node, parts, background)
+                if node.front.successor is None:
+                    await end_calls(self._ending, node.front)
+                    await end_pumps(node.front, self._processes, self._log)
+                    await parts.pool.end(self._ending.hurry)
+                self._processes.leave()
+                node.front.sessions.settling.end(END_MARGIN)
             background.cancel_scope.cancel()
+
+    async def _serve(self, node: Node, parts: Parts, background: trio.Nursery) -> None:
+        """Take connections until the end has begun and nobody is left to wait for."""
+        front, listeners, owned = node.front, node.listeners, node.owned.nursery
+        url, admin_url = front.catalog.public_url, url_of(listeners_of(parts.sockets, "admin")[0])
+        background.start_soon(listeners["admin"].serve)  # to the very end
+        self._log.event("listening", url=url, admin=admin_url)
+        async with trio.open_nursery() as connections:
+            connections.start_soon(listeners["public"].serve)
+            self._on_ready(url, admin_url)
+            self._supervisor.tell("READY=1", f"STATUS=listens on {url}")
+            owned.start_soon(self._supervisor.keep_alive)
+            owned.start_soon(self._reloads.run)
+            if self._inheritance is not None:
+                background.start_soon(self._inheritance.run, front, listeners)
+            await wait_end(self._ending, front, parts.pool, listeners["public"])
+            if front.successor is not None:
+                await finish(node, self._ending.hurry)
+            connections.cancel_scope.cancel()
+
+    async def _assemble(
+        self,
+        sockets: list[Place],
+        store: SQLiteStore,
+        lock: int,
+        background: trio.Nursery,
+        settling: trio.Nursery,
+    ) -> tuple[Node, Parts]:
+        """Everything that serves, wired: as it can be taken over, and as it follows reloads.
+
+        Args:
+            background: for what goes on to the very end.
+            settling: for instances whose session is over.
+        """
+        config, owned = self._config, await Tasks.begin(background)
+        pool = self._instances(config)
+        front = await self._wire(config, store, pool, background, settling, owned.nursery)
+        hooks = Deliveries(store.outbox, store.outbox.tell, self._log, self._log, time.time)
+        owned.nursery.start_soon(hooks.run, config.catalog.webhooks())
+        listeners, guard = self._listeners(front, sockets)
+        self._upgrades.node = node = Node(
+            front,
+            listeners,
+            sockets,
+            config.store_path,
+            lock,
+            owned,
+            self._supervisor.tell,
+            self._ending.begun,
+            self._inheritance,
+            hooks,
+        )
+        why_not = self._why_no_reload
+        parts = Parts(front, pool, sockets, listeners, guard, hooks, self._lines, why_not)
+        self._reloads.begin(config, parts)
+        return node, parts
 
     def _listeners(
         self, front: Front, sockets: Sequence[Place]
@@ -258,7 +254,6 @@ class Daemon:
         config: Config,
         store: SQLiteStore,
         pool: Instances,
-        processes: PumpProcesses,
         background: trio.Nursery,
         settling: trio.Nursery,
         owned: trio.Nursery,
@@ -266,7 +261,7 @@ class Daemon:
         rules = Rules(**in_force(config))
         traffic, bots = Traffic(rules), BotPool()
         keeper = SessionKeeper(rules, store, pool, traffic, self._log, time.time, settling)
-        pumps = Pumps(config.pumps, processes, keeper, self._log)
+        pumps = Pumps(config.pumps, self._processes, keeper, self._log)
         if self._inheritance is not None:
             keeper.elsewhere = self._inheritance.kept
         await owned.start(pool.run)
@@ -294,13 +289,19 @@ class Daemon:
             version=__version__,
             started_at=time.time(),
         )
-        background.start_soon(bots.run)
-        background.start_soon(traffic.run, store)
-        nodes = Nodes(self._place, self._homes, store, keeper, front.calls, rules, self._log)
-        owned.start_soon(nodes.run)
-        background.start_soon(poll_stops, front)
-        owned.start_soon(sweep, front)
+        self._begin_chores(front, store, owned)
         return front
+
+    def _begin_chores(self, front: Front, store: SQLiteStore, owned: trio.Nursery) -> None:
+        """What is done again and again; in `owned` what only one process may do."""
+        nodes = Nodes(
+            self._place, self._homes, store, front.sessions, front.calls, front.rules, self._log
+        )
+        owned.start_soon(nodes.run)
+        owned.start_soon(sweep, front)
+        front.background.start_soon(front.bots.run)
+        front.background.start_soon(front.traffic.run, store)
+        front.background.start_soon(poll_stops, front)
 
     def _instances(self, config: Config) -> Instances:
         agents, files = config.catalog.agents.values(), BotFiles(config.runtime_dir / "bots")

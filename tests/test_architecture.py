@@ -28,6 +28,7 @@ PARTS = {
     "relay.demo": "demo",
     "relay.endings": "daemon",
     "relay.errors": "errors",
+    "relay.handlers": "daemon",
     "relay.instances": "instances",
     "relay.ops": "ops",
     "relay.policy": "policy",
