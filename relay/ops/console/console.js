@@ -256,7 +256,7 @@ function draw(status) {
   const node = drainButton("node", true, status.draining);
   node.id = "drain-node";
   keepingFocus(() => $("drain-node").replaceWith(node));
-  document.title = `${status.callsTotal} calls – relay`;
+  document.title = `${status.callsTotal} call${status.callsTotal === 1 ? "" : "s"} – relay`;
 }
 
 async function refresh() {
@@ -267,7 +267,8 @@ async function refresh() {
     if (answer.ok) {
       draw(await answer.json());
       lost = 0;
-    } else if (answer.status !== 401) health("the daemon answered " + answer.status, false);
+    } else if (answer.status === 401) health(token ? "the daemon does not take this token" : "a token is needed", false);
+    else health("the daemon answered " + answer.status, false);
   } catch {
     lost += 1;
     health(`no answer from the daemon for ${span(lost * EVERY / 1000)}; what is shown is old`, false);
