@@ -22,7 +22,7 @@ from tests.helpers.wire import upgrade as upgrade_request
 
 BALANCER = "127.0.0.2"
 MOST = 3
-LIMITS = f"max_connections_per_address = {MOST}\nclose_timeout = 1"
+LIMITS = f"max_connections_per_address = {MOST}\nclose_timeout = 1\nhead_timeout = 60"
 # Of 32 bytes; receivers check signatures elsewhere.
 HOOK = 'webhook_url = "{}"\nwebhook_secret = "whsec_' + "A" * 43 + '="\n[agents.bot]'
 NOTHING_THERE = request("GET", "/nowhere")
