@@ -81,10 +81,10 @@ types: $(VENV)/ready
 property: $(VENV)/ready     ## the property tests with the deep profile
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -q tests/property
 
-bench: $(VENV)/bench        ## measure this machine, some hours; see bench/README.md
+bench: $(VENV)/bench        ## measure this machine, under an hour; see bench/README.md
 	$(BIN)/python -m bench run
 
-bench-core: $(VENV)/bench   ## what the floors need, a quarter of an hour
+bench-core: $(VENV)/bench   ## what the floors need, some twelve minutes
 	$(BIN)/python -m bench run --core
 
 bench-quick: $(VENV)/bench  ## two scenarios in short rounds, under three minutes
