@@ -27,8 +27,9 @@ __all__ = ["measure_calls", "measure_idle", "measure_stream"]
 BESIDE_NICENESS = 19
 LOOKS = 20  # at the memory while a slow reader reads
 MOSTLY = 0.9  # of what was to be pushed
-# What something beside the calls may make larger.
-COMPARED = ("p50", "p99", "cpu_us", "pump_cpu_us")
+# What something beside the calls may make larger. Of a scrape only what the calls pay counts.
+GROWN = ("p50", "p99", "cpu_us")
+SCRAPED = ("p50", "p99", "pump_cpu_us")
 WORK_GRACE = 30.0  # beyond the planned seconds: the workers' own bounds end before
 
 
@@ -48,40 +49,44 @@ def measure_calls(scenario: Calls, target: Target, origin_pid: int | None) -> Ou
         if scenario.mixed:
             other = _start_beside(scenario, target, stack)
             outcome = _paced(scenario, target, origin_pid, other)
-            _set_beside(outcome, alone, "grown")
+            _set_beside(outcome, alone, "grown", GROWN)
         if scenario.idle:
             outcome.figures |= memory
         if scenario.scrapes and target.door.metrics_url:
-            _scrape(scenario, target, origin_pid, outcome)
+            scraped = _scrape(scenario, target, origin_pid, outcome)
+            outcome = outcome if scenario.mixed else scraped
         if gone := count_closed(tunnels):
             outcome.invalid = f"{gone} of {scenario.idle} tunnels were closed while idle"
     outcome.raw["alone"] = alone.figures
     return outcome
 
 
-def _set_beside(outcome: Outcome, alone: Outcome, what: str) -> None:
+def _set_beside(outcome: Outcome, alone: Outcome, what: str, names: Sequence[str]) -> None:
     """Note by how much the figures of the second are those of the first."""
     outcome.invalid = outcome.invalid or alone.invalid
-    for name in COMPARED:
+    for name in names:
         if alone.figures.get(name) and name in outcome.figures:
             short = name.removesuffix("_us").removesuffix("_cpu")
             outcome.figures[f"{short}_{what}"] = outcome.figures[name] / alone.figures[name]
 
 
-def _scrape(scenario: Calls, target: Target, origin_pid: int | None, outcome: Outcome) -> None:
-    """Measure the same again while the metrics are fetched, and note what that changed."""
+def _scrape(scenario: Calls, target: Target, origin_pid: int | None, before: Outcome) -> Outcome:
+    """Measure the same again while the metrics are fetched; what that changed is in both."""
     seconds = scenario.warmup + scenario.seconds
     scraper = Scraper(str(target.door.metrics_url), scenario.scrapes, seconds)
     scraped = _paced(scenario, target, origin_pid, meanwhile=scraper)
-    _set_beside(scraped, outcome, "scraped")
-    wanted = (f"{name}_scraped" for name in ("p50", "p99", "pump"))
-    outcome.figures |= {name: scraped.figures[name] for name in wanted if name in scraped.figures}
-    outcome.raw["scraped"] = {**scraped.figures, "took": scraper.took}
-    if scraper.took:
-        outcome.figures["scrape_ms"] = statistics.median(scraper.took) * 1000
+    _set_beside(scraped, before, "scraped", SCRAPED)
     if scraper.failure or not scraper.took:
-        outcome.invalid = f"fetching the metrics failed: {scraper.failure or 'no answer in time'}"
-    outcome.invalid = outcome.invalid or scraped.invalid
+        why = scraper.failure or "no answer in time"
+        scraped.invalid = f"fetching the metrics failed: {why}"
+    else:
+        scraped.figures["scrape_ms"] = statistics.median(scraper.took) * 1000
+    scraped.raw["took"] = scraper.took
+    wanted = ("p50_scraped", "p99_scraped", "pump_scraped", "scrape_ms")
+    before.figures |= {name: scraped.figures[name] for name in wanted if name in scraped.figures}
+    before.raw["scraped"] = {**scraped.figures, "took": scraper.took}
+    before.invalid = before.invalid or scraped.invalid
+    return scraped
 
 
 def _paced(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from bench.report.layout import bytes_text
 from bench.shapes import KIB, MAX_SECONDS, MIB, Calls, Idle, Requests, Scenario, Setup, Slow, Stream
 
 __all__ = ["SCENARIOS", "beside"]
@@ -62,17 +63,17 @@ def _calls(name: str, about: str, **numbers: object) -> Calls:
 
 
 def _beside(name: str, other: str, **numbers: object) -> Calls:
-    about = f"the calls alone, then beside {other}"
+    about = f"50 calls beside {other}; just before, for what that changes, alone"
     fixed: dict[str, object] = {
         "figures": _MIXED, "shows_not": _BESIDE, "cores": "two", "seconds": TAIL_SECONDS,
     }  # fmt: skip
     return _calls(name, about, **{**fixed, **numbers})
 
 
-def _stream(name: str, connections: int, label: str, size: int, in_flight: int) -> Stream:
+def _stream(name: str, connections: int, size: int, in_flight: int) -> Stream:
     return Stream(
         name=name,
-        about=f"messages of {label} as fast as they go, {in_flight} in flight on each of"
+        about=f"messages of {bytes_text(size)} as fast as they go, {in_flight} in flight on each of"
         f" {connections}",
         figures=_BULK,
         main="mb_per_second",
@@ -85,7 +86,7 @@ def _stream(name: str, connections: int, label: str, size: int, in_flight: int) 
 
 
 def _bulk(label: str, size: int, in_flight: int) -> Stream:
-    stream = _stream(f"bulk-{label}", 4, label.upper(), size, in_flight)
+    stream = _stream(f"bulk-{label}", 4, size, in_flight)
     return replace(stream, series="bulk", at=size)
 
 
@@ -147,16 +148,22 @@ _ALL: tuple[Scenario, ...] = (
         cpu_per="second",
     ),
     _calls("calls", "20 ms audio both ways: round trip from the intended send time"),
-    _calls("calls-apart", "the same with the target on a core of its own", cores="apart"),
+    _calls("calls-apart", "20 ms audio both ways, the target on a core of its own", cores="apart"),
     _calls(
         "calls-halting",
-        "the same on a core that may halt between messages",
+        "20 ms audio both ways, on a core that may halt between messages",
         halting=1,
         shows_not=_ECHO,
     ),
-    _calls("calls-pipecat", "the same in Pipecat's protobuf frames of 16 kHz audio", size=651),
-    _calls("calls-twilio", "the same in Twilio's JSON", size=390, kind="text"),
-    _calls("calls-exotel", "Exotel's JSON, ten times a second", size=2287, rate=10, kind="text"),
+    _calls("calls-pipecat", "20 ms audio in Pipecat's protobuf frames of 16 kHz", size=651),
+    _calls("calls-twilio", "20 ms audio in Twilio's JSON", size=390, kind="text"),
+    _calls(
+        "calls-exotel",
+        "100 ms audio in Exotel's JSON, ten times a second",
+        size=2287,
+        rate=10,
+        kind="text",
+    ),
     Stream(
         name="pingpong",
         about="one WebSocket, one message in flight: the round trip without any waiting",
@@ -176,7 +183,7 @@ _ALL: tuple[Scenario, ...] = (
             ("4m", 4 * MIB, 2),
         )
     ),
-    _stream("bulk-2x1m", 2, "1M", MIB, 2),
+    _stream("bulk-2x1m", 2, MIB, 2),
     _setup(
         "setup",
         "calls set up: WebSocket handshake with a token, first echo, close",
@@ -207,7 +214,9 @@ _ALL: tuple[Scenario, ...] = (
         seconds=SLOW_SECONDS,
     ),
     _beside("mixed-http", "four connections that ask for small JSON without pause", flood=4),
-    _beside("mixed-sessions", "sixteen connections that do the same", flood=16),
+    _beside(
+        "mixed-sessions", "sixteen connections that ask for small JSON without pause", flood=16
+    ),
     _beside("mixed-bulk", "a stream of 64 KiB messages", bulk=1),
     _beside(
         "mixed-idle",
@@ -221,7 +230,7 @@ _ALL: tuple[Scenario, ...] = (
     ),
     _calls(
         "mixed-scrapes",
-        "the calls alone, then while /metrics is fetched ten times a second",
+        "50 calls while /metrics is fetched ten times a second; just before, alone",
         figures=_WATCHED,
         scrapes=10,
         seconds=SCRAPED_SECONDS,
