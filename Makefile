@@ -87,7 +87,7 @@ bench: $(VENV)/bench        ## measure this machine, under an hour; see bench/RE
 bench-core: $(VENV)/bench   ## what the floors need, some twelve minutes
 	$(BIN)/python -m bench run --core
 
-bench-quick: $(VENV)/bench  ## two scenarios in short rounds, under three minutes
+bench-quick: $(VENV)/bench  ## two scenarios in three rounds, under three minutes
 	$(BIN)/python -m bench run --quick
 
 $(VENV)/ready: pyproject.toml

@@ -31,7 +31,6 @@ __all__ = ["main"]
 RESULTS = Path(__file__).parent / "results"
 ROUNDS, QUICK_ROUNDS, MAX_ROUNDS = 5, 3, 100
 QUICK = ("calls", "setup")
-QUICK_SECONDS, QUICK_WARMUP = 1.0, 0.25
 SLOW_TO_BUILD = ("relay-compiled",)  # a minute, once, which a quick run has not
 FAILED, USAGE = 1, 2
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
@@ -127,8 +126,6 @@ def chosen(options: argparse.Namespace) -> list[Scenario]:
         if name not in SCENARIOS:
             raise ValueError(f"no scenario {name!r}; expected one of {', '.join(SCENARIOS)}")
         scenario = SCENARIOS[name]
-        if options.quick:
-            scenario = replace(scenario, seconds=QUICK_SECONDS, warmup=QUICK_WARMUP)
         if options.seconds is not None:
             scenario = replace(scenario, seconds=options.seconds)
         scenarios.append(scenario)
@@ -179,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--quick",
         action="store_true",
-        help=f"short rounds, and only {', '.join(QUICK)} if none is named",
+        help=f"{QUICK_ROUNDS} rounds, and only {', '.join(QUICK)} if none is named",
     )
     add(
         "--core",

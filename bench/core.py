@@ -9,19 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bench import targets
 from bench.floors import JUDGED, PURE
+from bench.scenarios import SCENARIOS
 
 __all__ = ["CORE", "CORE_TARGETS", "LIMITED", "core_rounds"]
 
 CORE_ROUNDS = 5
-# Calls sleep between their messages, and what waking up costs is what differs most by round.
-OWN_ROUNDS: Mapping[str, int] = {
-    "calls": 9,
-    "calls-apart": 9,
-    "calls-halting": 7,
-    "scale-200": 9,
-    "mixed-scrapes": 7,
-}
+# Calls sleep between their messages: what waking up costs differs most by round.
+OWN_ROUNDS: Mapping[str, int] = {"calls": 7, "calls-apart": 7, "scale-200": 7}
 
 _SMALL = ("direct", *JUDGED, "nginx", "haproxy")
 _LARGE = ("direct", *JUDGED, "nginx-large", "haproxy-large")
@@ -39,7 +35,7 @@ CORE: Mapping[str, tuple[str, ...]] = {
     "mixed-http": _BESIDE,
     "mixed-sessions": _BESIDE,
     "mixed-bulk": _BESIDE,
-    "mixed-scrapes": JUDGED,
+    "mixed-scrapes": (PURE,),
     "setup": ("direct", "relay", "nginx"),
     "requests-json": ("direct", *_BODIES),
     "requests-up": _BODIES,
@@ -52,10 +48,13 @@ CORE: Mapping[str, tuple[str, ...]] = {
 CORE_TARGETS = tuple(dict.fromkeys(name for names in CORE.values() for name in names))
 
 
-# What a run of everything leaves out, because it would take a minute a round: each of five
-# thousand sessions is set up and ended by what is measured.
+# What a run of everything leaves out to take less than an hour: in a series the slower one of two
+# ways to do the same, which would only fill its plots; and where each of five thousand sessions is
+# set up and ended by what is measured, all but one of a kind.
+_SERIES = tuple(name for name in targets.NAMES if name not in ("aiohttp", "trio-tasks"))
 LIMITED: Mapping[str, tuple[str, ...]] = {
-    "mixed-idle": ("relay", "relay-compiled", "nginx", "haproxy", "aiohttp-uvloop"),
+    **{name: _SERIES for name, one in SCENARIOS.items() if one.series},
+    "mixed-idle": (PURE, "nginx", "haproxy"),
 }
 
 

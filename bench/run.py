@@ -24,7 +24,7 @@ from bench.targets import Target
 __all__ = ["Patience", "Plan", "chosen", "in_turn", "run"]
 
 # Seconds for each of many tunnels: open, close, end. The relay has a session for each.
-OPENING = {"relay": 0.005, "peer": 0.0007}
+OPENING = {"relay": 0.0045, "peer": 0.0007}
 ROUND = 0.4  # seconds that a round takes beside its scenario's own: processes start, calls open
 REPEATS = 2  # of a round that others disturbed
 REPEATED = 0.25  # of the time of the whole run, at most, goes to such repetitions
