@@ -138,7 +138,7 @@ def beside(calls: Calls) -> Requests | Stream | None:
 
 
 _ALL: tuple[Scenario, ...] = (
-    # First, while the targets' memory is that of a fresh start.
+    # These first, while the targets' memory is that of a fresh start.
     Idle(
         name="idle",
         about="2000 open tunnels in which nothing happens",
@@ -146,6 +146,16 @@ _ALL: tuple[Scenario, ...] = (
         main="pss_kib",
         shows_not="The kernel's socket buffers are not in PSS; they are the same for every target.",
         cpu_per="second",
+    ),
+    _beside(
+        "mixed-idle",
+        "5000 open tunnels in which nothing happens",
+        figures=_CROWD,
+        idle=5_000,
+        scrapes=1,
+        seconds=SCRAPED_SECONDS,
+        cores="one",
+        shows_not="What it costs to open them all at once.",
     ),
     _calls("calls", "20 ms audio both ways: round trip from the intended send time"),
     _calls("calls-apart", "20 ms audio both ways, the target on a core of its own", cores="apart"),
@@ -218,16 +228,6 @@ _ALL: tuple[Scenario, ...] = (
         "mixed-sessions", "sixteen connections that ask for small JSON without pause", flood=16
     ),
     _beside("mixed-bulk", "a stream of 64 KiB messages", bulk=1),
-    _beside(
-        "mixed-idle",
-        "5000 open tunnels in which nothing happens",
-        figures=_CROWD,
-        idle=5_000,
-        scrapes=1,
-        seconds=SCRAPED_SECONDS,
-        cores="one",
-        shows_not="What it costs to open them all at once.",
-    ),
     _calls(
         "mixed-scrapes",
         "50 calls while /metrics is fetched ten times a second; just before, alone",

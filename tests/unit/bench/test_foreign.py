@@ -11,6 +11,7 @@ import pytest
 
 from bench.cores import allowed
 from bench.foreign import MAX_FOREIGN, Watch, busy_ticks
+from bench.report.agreement import agreement
 from bench.report.results import Results
 from bench.report.summary import summary
 from bench.report.tally import Tally, disturbance
@@ -104,6 +105,13 @@ def test_it_is_said_how_often_others_disturbed() -> None:
     )
     assert any(said in line for line in table(tally))
     assert summary(made).count(said) == 2  # as a whole, and with the scenario
+
+
+def test_two_runs_are_told_what_disturbed_them() -> None:
+    lines, _ = agreement(with_foreign(0.42, 0), with_foreign(0.0, 0))
+    assert [line for line in lines if "others used" in line] == [
+        f"A: 9 count although others used more than {MAX_FOREIGN:.0%} of a core, at most 42%"
+    ]
 
 
 def test_nothing_is_said_of_a_machine_that_was_left_alone() -> None:
