@@ -16,12 +16,16 @@ from bench.scenarios import SCENARIOS
 __all__ = ["CORE", "CORE_TARGETS", "LIMITED", "core_rounds"]
 
 CORE_ROUNDS = 5
-# Calls sleep between their messages: what waking up costs differs most by round.
-OWN_ROUNDS: Mapping[str, int] = {"calls": 7, "calls-apart": 7, "scale-200": 7}
+# Calls sleep between their messages, and what waking up costs differs by round; beside another load
+# a scheduler that is free packs the processes of one round and spreads those of the next.
+OWN_ROUNDS: Mapping[str, int] = {
+    **dict.fromkeys(("calls", "calls-apart", "calls-halting", "scale-200"), 7),
+    **dict.fromkeys(("mixed-http", "mixed-sessions", "mixed-bulk"), 9),
+}
 
 _SMALL = ("direct", *JUDGED, "nginx", "haproxy")
 _LARGE = ("direct", *JUDGED, "nginx-large", "haproxy-large")
-_BESIDE = (*JUDGED, "nginx")
+_BESIDE = (PURE, "nginx")
 _BODIES = ("relay", "nginx", "aiohttp-uvloop")
 
 CORE: Mapping[str, tuple[str, ...]] = {
