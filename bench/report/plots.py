@@ -10,7 +10,7 @@ from bench.report.bars import Group, bars
 from bench.report.curves import over_series, percentiles
 from bench.report.machine import Facts
 from bench.report.results import Results
-from bench.report.tally import Tally
+from bench.report.tally import Tally, disturbance
 
 __all__ = ["draw"]
 
@@ -83,7 +83,7 @@ def _has_latency(tally: Tally) -> bool:
 
 
 def _small(facts: Facts, tallies: Sequence[Tally]) -> list[str]:
-    """What was left out, and where and when this was measured."""
+    """What was left out, what others disturbed, and where and when this was measured."""
     left_out = [
         f"{tally.part.name} {name} {gone} of {tally.tried(name)}"
         for tally in tallies
@@ -92,6 +92,8 @@ def _small(facts: Facts, tallies: Sequence[Tally]) -> list[str]:
     ]
     text = f"Rounds left out because they do not count: {', '.join(left_out)}."
     lines = textwrap.wrap(text, SMALL_WIDTH) if left_out else []
+    if disturbed := disturbance(tallies):
+        lines += textwrap.wrap(f"{disturbed}.", SMALL_WIDTH)
     rounds = max((tally.tried(name) for tally in tallies for name in tally.names), default=0)
     where = f"{facts.processor}, {facts.cores} cores ({facts.machine}), Linux {facts.kernel}"
     count = "1 round" if rounds == 1 else f"{rounds} rounds"

@@ -141,12 +141,12 @@ def disturbance(tallies: Sequence[Tally]) -> str:
     disturbed = [one for tally in tallies for one in tally.disturbed]
     said = []
     if repeated:
-        said.append(f"{repeated} rounds were measured again because others used the cores")
+        said.append(f"others used the cores, so rounds were measured again: {repeated}")
     if disturbed:
         most = max(one.foreign for one in disturbed)
         said.append(
-            f"{len(disturbed)} count although others used more than {MAX_FOREIGN:.0%} of a core,"
-            f" at most {most:.0%}"
+            f"rounds that count although others used more than {MAX_FOREIGN:.0%} of a core, at most"
+            f" {most:.0%}: {len(disturbed)}"
         )
     return "; ".join(said)
 

@@ -100,8 +100,8 @@ def test_it_is_said_how_often_others_disturbed() -> None:
     tally = Tally(made.parts[0], made.subjects)
     said = disturbance([tally])
     assert said == (
-        "9 rounds were measured again because others used the cores; 9 count although others"
-        f" used more than {MAX_FOREIGN:.0%} of a core, at most 42%"
+        "others used the cores, so rounds were measured again: 9; rounds that count although others"
+        f" used more than {MAX_FOREIGN:.0%} of a core, at most 42%: 9"
     )
     assert any(said in line for line in table(tally))
     assert summary(made).count(said) == 2  # as a whole, and with the scenario
@@ -110,7 +110,8 @@ def test_it_is_said_how_often_others_disturbed() -> None:
 def test_two_runs_are_told_what_disturbed_them() -> None:
     lines, _ = agreement(with_foreign(0.42, 0), with_foreign(0.0, 0))
     assert [line for line in lines if "others used" in line] == [
-        f"A: 9 count although others used more than {MAX_FOREIGN:.0%} of a core, at most 42%"
+        f"A: rounds that count although others used more than {MAX_FOREIGN:.0%} of a core, at most"
+        " 42%: 9"
     ]
 
 
