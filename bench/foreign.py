@@ -1,27 +1,26 @@
 """How much of a round's cores went to others: processes that are not the bench's, and the host.
 
-Theory: /proc/stat counts what each core did in user and system mode and what the hypervisor
-took away ("steal"). What the bench's own processes used, read from their CPU clocks, is the
-rest of it. Some kernels count interrupts apart from the process that they came upon, in its
-clock and in /proc/stat; the others have 0 in the column "irq" and count them as its work.
+Theory: the CPU clocks of all other processes, each counted where it ran last, and what the
+hypervisor took away ("steal"). The kernel's own sums of each core in /proc/stat are no way to
+it: they are sampled at ticks, and what wakes at every tick, like a generator of messages, is
+always seen and seldom there.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
-from bench.probe import PROC, TICK, cpu_ns
+from bench.probe import PROC, TICK, clock_of, core_of, processes, tree
 
-__all__ = ["MAX_FOREIGN", "Watch", "busy_ticks"]
+__all__ = ["MAX_FOREIGN", "Watch", "grown", "stolen_ticks"]
 
 # Share of one core above which a round is repeated. A tenth of a core is what turns medians by
 # several per cent; a machine that is left alone has one or two hundredths.
 MAX_FOREIGN = 0.10
-# Columns of a core's line behind its name (proc(5)).
-USER, NICE, SYSTEM, IRQ, SOFTIRQ, STEAL = 0, 1, 2, 5, 6, 7
+STEAL = 7  # its place behind the name of a core in /proc/stat (proc(5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,38 +29,47 @@ class Watch:
 
     Args:
         cores: those that the round is measured on.
-        mark: of the bench's processes (bench/probe.py).
+        at: seconds, monotonic.
+        stolen: ticks that the host took from them since they began.
+        used: CPU of every process until now, in nanoseconds.
     """
 
     cores: frozenset[int]
-    mark: str | None
     at: float
-    busy: int
-    own: int
+    stolen: int
+    used: Mapping[int, int]
 
     @classmethod
-    def begin(cls, cores: Iterable[int], mark: str | None) -> Watch:
-        """Look at the cores and at everything that this process has started."""
+    def begin(cls, cores: Iterable[int]) -> Watch:
+        """Look at the cores and at all processes."""
         watched = frozenset(cores)
-        return cls(watched, mark, time.monotonic(), _busy(watched), cpu_ns(os.getpid(), mark))
+        stolen = stolen_ticks((PROC / "stat").read_text(), watched)
+        return cls(watched, time.monotonic(), stolen, {pid: clock_of(pid) for pid in processes()})
 
-    def share(self) -> float:
-        """CPU that others used since, in cores: 0.1 is a tenth of one. Never below 0."""
-        now = Watch.begin(self.cores, self.mark)
-        others = (now.busy - self.busy) * TICK - (now.own - self.own)
-        return max(0.0, others / 1e9 / (now.at - self.at))
+    def share(self, mark: str | None = None) -> float:
+        """CPU that others used since, in cores: 0.1 is a tenth of one.
 
+        A process that began and ended meanwhile is not seen.
 
-def busy_ticks(text: str, cores: Iterable[int]) -> int:
-    """Ticks that these cores worked, or were taken away, by a text like that of /proc/stat."""
-    wanted, ticks = {f"cpu{core}" for core in cores}, 0
-    for line in text.splitlines():
-        name, *words = line.split() or [""]
-        if name in wanted:
-            columns = [USER, NICE, SYSTEM, STEAL, *(() if int(words[IRQ]) else (SOFTIRQ,))]
-            ticks += sum(int(words[column]) for column in columns)
-    return ticks
+        Args:
+            mark: of processes of the bench that are not below this one (bench/probe.py).
+        """
+        now, own = Watch.begin(self.cores), tree(os.getpid(), mark)
+        there = {pid for pid in now.used if core_of(pid) in self.cores}
+        others = grown(self.used, now.used, there - own) + (now.stolen - self.stolen) * TICK
+        return others / 1e9 / (now.at - self.at)
 
 
-def _busy(cores: Iterable[int]) -> int:
-    return busy_ticks((PROC / "stat").read_text(), cores)
+def grown(before: Mapping[int, int], now: Mapping[int, int], which: Set[int]) -> int:
+    """What these processes used between two looks; all of it of those that have begun since.
+
+    A number that was given to another process since has less than before: nothing of it counts.
+    """
+    return sum(max(0, now[pid] - before.get(pid, 0)) for pid in which)
+
+
+def stolen_ticks(text: str, cores: Iterable[int]) -> int:
+    """Ticks that the host took from these cores, by a text like that of /proc/stat."""
+    wanted = {f"cpu{core}" for core in cores}
+    lines = (line.split() for line in text.splitlines())
+    return sum(int(words[1 + STEAL]) for words in lines if words and words[0] in wanted)

@@ -66,10 +66,10 @@ def measure(
     try:
         kept = awake(cores) if _keeps_awake(scenario) else nullcontext()
         with pinned(scenario.cores, target.processes(), origin_pid), kept:
-            watch = Watch.begin(cores, target.mark)
+            watch = Watch.begin(cores)
             outcome = _measure(scenario, target, origin_pid)
             # What runs already is not among the processes of the bench: nobody can tell.
-            foreign = 0.0 if target.pid is None else watch.share()
+            foreign = 0.0 if target.pid is None else watch.share(target.mark)
     except ChildFailed as failed:
         outcome = Outcome(invalid=str(failed))
     return Round(

@@ -17,7 +17,7 @@ from bench.client import Door
 from bench.cores import allowed
 from bench.crowd import RESTING, at_rest, crowd
 from bench.origin import start_origin
-from bench.probe import cpu_ns, sample, tree
+from bench.probe import clock_of, sample, tree
 from bench.targets import Target
 from tests.helpers.daemon import wait_until
 
@@ -108,7 +108,7 @@ def test_a_core_is_kept_awake_by_a_process_of_the_lowest_priority() -> None:
         (keeper,) = tree(os.getpid()) - before
 
         def keeps() -> bool:
-            return os.sched_getscheduler(keeper) == os.SCHED_IDLE and cpu_ns(keeper) > 0
+            return os.sched_getscheduler(keeper) == os.SCHED_IDLE and clock_of(keeper) > 0
 
         wait_until(keeps, "it has its priority and works")
         assert os.sched_getaffinity(keeper) == {core}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
 from bench.cores import allowed
-from bench.foreign import MAX_FOREIGN, Watch, busy_ticks
+from bench.foreign import MAX_FOREIGN, Watch, grown, stolen_ticks
+from bench.probe import clock_of, core_of, tree
 from bench.report.agreement import agreement
 from bench.report.results import Results
 from bench.report.summary import summary
@@ -23,44 +27,75 @@ from tests.helpers.daemon import wait_until
 
 STAT = """\
 cpu  1110 1110 1110 9999 5 0 40 20 0 0
-cpu0 100 10 1 5000 5 {irq} 20 7 3 3
-cpu1 1000 100 10 4999 0 {irq} 20 13 0 0
+cpu0 100 10 1 5000 5 0 20 7 3 3
+cpu1 1000 100 10 4999 0 0 20 13 0 0
 intr 1 2 3
 """
 
 
+@pytest.mark.parametrize(("cores", "ticks"), [({0}, 7), ({0, 1}, 20), (set(), 0), ({11}, 0)])
+def test_stolen_time_of_the_cores_that_are_meant(cores: set[int], ticks: int) -> None:
+    assert stolen_ticks(STAT, cores) == ticks
+
+
+# Ends by itself, should nobody do it.
+SPIN = f"""
+import os, signal
+signal.alarm(60)
+os.sched_setaffinity(0, {{{allowed()[-1]}}})
+while True: pass
+"""
+LEAVE = f"""
+import subprocess, sys
+nothing = subprocess.DEVNULL
+left = subprocess.Popen([sys.executable, "-c", {SPIN!r}], stdout=nothing, stderr=nothing)
+print(left.pid)
+"""
+WORKED = 200_000_000  # nanoseconds
+
+
+@contextmanager
+def stranger() -> Iterator[int]:
+    """A process that works on the last core and is not below this one."""
+    left = subprocess.run([sys.executable, "-c", LEAVE], capture_output=True, text=True, check=True)
+    pid = int(left.stdout)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def seen(pid: int, core: int) -> tuple[float, float]:
+    """What a watch says about others while a process worked, and what that used, in seconds."""
+    wait_until(lambda: core_of(pid) == allowed()[-1] and clock_of(pid), "it works")
+    watch, before = Watch.begin({core}), clock_of(pid)
+    wait_until(lambda: clock_of(pid) - before > WORKED, "it has worked")
+    used, now = clock_of(pid) - before, Watch.begin({core})
+    return watch.share() * (now.at - watch.at), used / 1e9
+
+
+def test_what_a_stranger_uses_is_seen() -> None:
+    with stranger() as pid:
+        assert pid not in tree(os.getpid())
+        others, used = seen(pid, allowed()[-1])
+    assert others >= used
+
+
 @pytest.mark.parametrize(
-    ("irq", "cores", "ticks"),
+    ("before", "now", "which", "ns"),
     [
-        (0, {0}, 100 + 10 + 1 + 20 + 7),
-        (0, {0, 1}, 138 + 1000 + 100 + 10 + 20 + 13),
-        # A kernel that counts interrupts apart: those upon our processes are in no clock of them.
-        (5, {0}, 100 + 10 + 1 + 7),
-        (0, set(), 0),
+        ({1: 5, 2: 7}, {1: 15, 2: 70}, {1, 2}, 73),
+        ({1: 5, 2: 7}, {1: 15, 2: 70}, {1}, 10),
+        ({1: 5}, {1: 5, 2: 70}, {1, 2}, 70),  # has begun
+        ({1: 5, 2: 7}, {1: 6}, {1}, 1),  # has ended
+        ({1: 5}, {1: 3}, {1}, 0),  # is another one
     ],
+    ids=["all", "some", "begun", "ended", "reused"],
 )
-def test_work_and_stolen_time_of_the_cores_that_are_meant(
-    irq: int, cores: set[int], ticks: int
+def test_the_growth_of_those_that_are_meant(
+    before: dict[int, int], now: dict[int, int], which: set[int], ns: int
 ) -> None:
-    assert busy_ticks(STAT.format(irq=irq), cores) == ticks
-
-
-SPIN = "import os; os.sched_setaffinity(0, {%d})\nwhile True: pass"
-
-
-def test_what_our_own_processes_use_is_not_foreign() -> None:
-    core = allowed()[-1]
-    with subprocess.Popen([sys.executable, "-c", SPIN % core]) as spinner:
-        try:
-            watch = Watch.begin({core}, None)
-            wait_until(lambda: Watch.begin({core}, None).own - watch.own > 3e8, "it works")
-            now = Watch.begin({core}, None)
-            other = watch.share() * (now.at - watch.at)
-        finally:
-            spinner.kill()
-    # The core was busy with it for 0.3 s; all of that, and not more, is taken off again.
-    busy = (now.busy - watch.busy) / os.sysconf("SC_CLK_TCK")
-    assert other <= max(0.0, busy - 0.2)
+    assert grown(before, now, which) == ns
 
 
 def attempt(number: int, foreign: float, invalid: str = "") -> Round:
