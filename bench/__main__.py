@@ -96,7 +96,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, given: li
         options.out.mkdir(parents=True)
         path = options.out
     try:
-        only = CORE if options.core else LIMITED
+        only = CORE if options.core else {} if options.targets else LIMITED
         rounds = {one.name: rounds_of(options, one.name) for one in scenarios}
         results = run(Plan(scenarios, names, only, running, rounds, facts, path, mark))
         return 0 if results.valid else FAILED

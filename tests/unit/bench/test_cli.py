@@ -111,10 +111,9 @@ def test_agree_exits_with_its_verdict(tmp_path: Path, capsys: pytest.CaptureFixt
     "selection",
     [
         ["--core", "mixed-idle"],
-        ["mixed-idle"],
         ["mixed-scrapes"],  # has nothing to fetch
     ],
-    ids=["core", "all", "scrapes"],
+    ids=["core", "scrapes"],
 )
 def test_a_selection_that_meets_no_target_is_nothing_measured(
     selection: list[str], tmp_path: Path
