@@ -239,6 +239,8 @@ class Connection:
             b"connection"
         )
         exchange.take_request_id()
+        if self._front.traces is not None and self._routes.role == "public":
+            exchange.trace = self._front.traces.begin(request.headers)
         host = request.value(b"host")
         known = len(request.target) + len(host or b"") <= MAX_KNOWN_TARGET
         exchange.target = (_known_target if known else parse_target)(request.target, host)

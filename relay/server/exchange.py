@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,9 @@ import trio
 from relay.errors import Refusal
 from relay.policy.catalog import Catalog, Limits
 from relay.policy.interfaces import Figures, InstancePool, Log, Store
+from relay.policy.phases import PHASE_FIELDS, Phase
 from relay.policy.routes import Match
+from relay.policy.traces import Trace, Tracing
 from relay.protocol.chunks import ChunkedBody, LengthBody
 from relay.protocol.http1 import HeadBuffer, Request
 from relay.protocol.target import Target, redacted
@@ -47,23 +48,6 @@ _known_path = lru_cache(maxsize=512)(redacted)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 
 
-class Phase(StrEnum):
-    """The seven phases of an exchange, in order."""
-
-    __hash__ = str.__hash__  # an enumeration's own is a function in Python
-
-    ACCEPT = "accept"
-    PARSE = "parse"
-    ROUTE = "route"
-    AUTHENTICATE = "authenticate"
-    RESOLVE = "resolve"
-    RELAY = "relay"
-    CLOSE = "close"
-
-
-PHASE_FIELDS = {phase: f"{phase.value}_ms" for phase in Phase}
-
-
 def _set() -> trio.Event:
     event = trio.Event()
     event.set()
@@ -86,6 +70,7 @@ class Front:
         upgrade: has another process take this one's place.
         console: content type and bytes of the console's files, by name.
         name: of this node. version: of the daemon. started_at: unix seconds.
+        traces: gives exchanges their place in a trace; None when nobody wants spans.
     """
 
     rules: Rules
@@ -113,6 +98,7 @@ class Front:
     alone: trio.Event = field(default_factory=_set)
     successor: Successor | None = None
     held: Counter[str] = field(default_factory=Counter)
+    traces: Tracing | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -140,6 +126,7 @@ class Exchange:
         guard: what its caller may ask for; None where nothing is limited.
         session_given: the session that it had in the process before this one, without a token.
         torn: the answer broke off where its framing does not show it: the connection is reset.
+        trace: its place in a trace, where there are any.
     """
 
     front: Front
@@ -166,6 +153,7 @@ class Exchange:
     client_left: bool = False
     torn: bool = False
     session_given: str | None = None
+    trace: Trace | None = None
     phase_times: dict[Phase, float] = field(default_factory=dict)
     _entered: float = 0.0
 
@@ -321,7 +309,15 @@ class Exchange:
         }
         for phase, seconds in times.items():
             fields[PHASE_FIELDS[phase]] = round(seconds * 1000, 3)
+        if self.trace is not None:
+            fields.update(self.trace.fields())
         return {key: value for key, value in fields.items() if value is not None}
+
+    def opens(self, session_id: str) -> None:
+        """It brings the caller of this session, or has reserved it."""
+        self.session_id = session_id
+        if self.trace is not None and self.front.traces is not None:
+            self.trace = self.front.traces.opened(session_id, self.trace, self.phase_times)
 
     def leave(self) -> None:
         """The connection belongs to somebody else from now on; no answer is written."""
