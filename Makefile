@@ -27,7 +27,7 @@ setup(ext_modules=mypycify('$(COMPILED)'.split(), group_name='relay'))
 endef
 export SETUP
 
-.PHONY: run test test-clients test-live test-peers attach compiled test-compiled check style types property \
+.PHONY: run test test-clients test-live test-packaging test-peers attach compiled test-compiled check style types property \
 	bench bench-core bench-quick clean
 
 run: $(VENV)/ready          ## a working front door with an example bot behind it
@@ -39,8 +39,11 @@ test: $(VENV)/ready         ## the whole test suite, under five minutes on two c
 test-clients: $(VENV)/ready $(CLIENTS)/ready $(CLIENTS_NPM)/ready  ## the official clients, unmodified
 	CLIENTS_VENV=$(CLIENTS) CLIENTS_NPM=$(CLIENTS_NPM) $(BIN)/python -m pytest -q tests/clients
 
-test-peers: $(VENV)/ready   ## bad requests side by side with nginx and HAProxy
+test-peers: $(VENV)/ready   ## bad requests beside nginx and HAProxy; TLS ended in front
 	$(BIN)/python -m pytest -q tests/peers
+
+test-packaging: $(VENV)/ready  ## the wheel in a fresh environment, units, container file, manifests
+	$(BIN)/python -m pytest -q tests/packaging
 
 attach: $(VENV)/ready       ## how long a caller waits for a warm bot; on a machine without other work
 	$(BIN)/python -m tests.helpers.attach
