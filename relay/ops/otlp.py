@@ -24,8 +24,8 @@ from relay.policy.traces import Span
 
 # Some 2 KB each: a receiver that restarts is waited for, and 8 MB are not exceeded.
 MAX_QUEUE = 4096
-# Encoded at a time: while it is encoded the event loop may wait for the interpreter.
-MAX_BATCH = 64
+# Encoded at a time, in some 3 ms: for so long the event loop may wait for the interpreter.
+MAX_BATCH = 32
 # Seconds between two looks at the queue, so that spans go out together.
 INTERVAL = 0.2
 # Seconds for one batch, repetitions included; then it counts as failed.
