@@ -143,7 +143,9 @@ class Daemon:
                 lock = -1
             self._room = descriptor_room()
             node = node_name(config.runtime_dir)
-            self._log.traces = held.enter_context(recording(config.traces, node, __version__))
+            file = config.runtime_dir / "traces.json"
+            traces = held.enter_context(recording(config.traces, node, __version__, file))
+            self._log.traces = traces
             store = SQLiteStore(config.store_path, node, told=config.catalog.webhooks())
             held.callback(store.close)
             async with trio.open_nursery() as nursery, contextlib.AsyncExitStack() as opened:
@@ -153,6 +155,8 @@ class Daemon:
                     given, self._inheritance = await before.wait_turn()
                     own = hold_directory(config.runtime_dir, config.pumps, given)
                     lock = held.enter_context(own)
+                if traces is not None:
+                    traces.inherit()
                 await store.join(self._place, self._homes.control_lives)
                 await self._serve_on(sockets, store, lock)
                 nursery.cancel_scope.cancel()

@@ -7,7 +7,8 @@ __all__ = ["MAX_SESSIONS", "Receiver", "Traces", "recording"]
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -51,10 +52,12 @@ class Opened(NamedTuple):
 
     Attributes:
         own: the place of its span.
+        first: that of the first exchange which opened it.
         moments: its first phases.
     """
 
     own: Trace
+    first: Trace
     moments: tuple[Moment, ...]
 
 
@@ -63,9 +66,11 @@ class Traces:
 
     Args:
         ratio: of the traces that begin here, how many are recorded, 0 to 1.
+        file: where a process leaves what the next one goes on with.
     """
 
-    def __init__(self, receiver: Receiver, ratio: float) -> None:
+    def __init__(self, receiver: Receiver, ratio: float, file: Path) -> None:
+        self._file = file
         self._receiver = receiver
         self._ratio = ratio
         self._sessions: dict[str, Opened] = {}
@@ -74,31 +79,46 @@ class Traces:
         return begin_trace(fields, os.urandom(TRACE_BYTES), self._ratio, time.time_ns())
 
     def opened(self, session_id: str, trace: Trace, times: Mapping[Phase, float]) -> Trace:
-        reserved = self._sessions.pop(session_id, None)
-        if reserved is not None and not trace.parent:
-            before = reserved.own
+        before = self._sessions.pop(session_id, None)
+        first = trace if before is None else before.first
+        if before is not None and not trace.parent:
             trace = msgspec.structs.replace(
-                trace, trace=before.trace, parent=before.parent, sampled=before.sampled
+                trace, trace=first.trace, parent=first.span, sampled=first.sampled
             )
         own = trace
         if trace.sampled:
             span = os.urandom(SPAN_BYTES).hex()
             own = msgspec.structs.replace(trace, parent=trace.span, span=span)
-        self._remember(session_id, Opened(own, opening(trace.begun, times)))
+        self._remember(session_id, Opened(own, first, opening(trace.begun, times)))
         return trace
 
     def of(self, session_id: str) -> Trace:
         known = self._sessions.get(session_id)
         if known is None:
-            # Begun in the process before this one: its callers' trace is not known here.
-            known = Opened(self.begin(()), ())
+            known = self._unknown()
             self._remember(session_id, known)
         return known.own
+
+    def _unknown(self) -> Opened:
+        """A session of a process that has died, or of another node: in a trace of its own."""
+        own = self.begin(())
+        return Opened(own, own, ())
 
     def _remember(self, session_id: str, opened: Opened) -> None:
         if len(self._sessions) >= MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         self._sessions[session_id] = opened
+
+    def hand_over(self) -> None:
+        with suppress(OSError):  # without it they are in traces of their own
+            self._file.write_bytes(msgspec.json.encode(self._sessions))
+
+    def inherit(self) -> None:
+        """Go on with what the process before this one has left, if it has."""
+        with suppress(OSError, msgspec.DecodeError):
+            data = self._file.read_bytes()
+            self._file.unlink()
+            self._sessions |= msgspec.json.decode(data, type=dict[str, Opened])
 
     # What is logged.
 
@@ -109,10 +129,9 @@ class Traces:
 
     def session_end(self, session: Session) -> None:
         """One session that has ended."""
-        known = self._sessions.pop(session.id, None)
-        own, moments = known or Opened(self.begin(()), ())
-        if own.sampled:
-            self._receiver.put(session_span(session, own, moments))
+        known = self._sessions.pop(session.id, None) or self._unknown()
+        if known.own.sampled:
+            self._receiver.put(session_span(session, known.own, known.moments))
 
     def counts(self) -> Mapping[str, int]:
         """How many spans met which outcome."""
@@ -120,11 +139,14 @@ class Traces:
 
 
 @contextmanager
-def recording(wanted: TraceReceiver | None, node: str, version: str) -> Iterator[Traces | None]:
+def recording(
+    wanted: TraceReceiver | None, node: str, version: str, file: Path
+) -> Iterator[Traces | None]:
     """What makes spans and has them sent over OTLP/HTTP; None when nobody wants them.
 
     Args:
         node: this node's name, which tells it from others of the same service.
+        file: see `Traces`.
 
     Raises:
         ConfigError: what sends them is not installed.
@@ -142,6 +164,6 @@ def recording(wanted: TraceReceiver | None, node: str, version: str) -> Iterator
         ) from None
     receiver = Exporter(wanted.endpoint, wanted.service_name, node, version)
     try:
-        yield Traces(receiver, wanted.ratio)
+        yield Traces(receiver, wanted.ratio, file)
     finally:
         receiver.end()

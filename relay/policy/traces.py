@@ -109,7 +109,8 @@ class Tracing(Protocol):
     def opened(self, session_id: str, trace: Trace, times: Mapping[Phase, float]) -> Trace:
         """An exchange brings a session's caller; where the exchange stands from now on.
 
-        A caller that names no trace is in that of the exchange which reserved the session.
+        A caller that names no trace is in that of the first exchange which did so, the one
+        that reserved the session for instance.
 
         Args:
             times: seconds of the phases that the exchange has been through.
@@ -117,6 +118,9 @@ class Tracing(Protocol):
 
     def of(self, session_id: str) -> Trace:
         """The place of a session's span, which its bot is told."""
+
+    def hand_over(self) -> None:
+        """Leave the places of sessions to the next process, which goes on with them."""
 
 
 def begin_trace(fields: Iterable[Field], random: bytes, ratio: float, now: int) -> Trace:
@@ -203,7 +207,8 @@ def opening(begun: int, times: Mapping[Phase, float]) -> tuple[Moment, ...]:
         times: seconds of the phases that it has been through; it is in the next one now.
     """
     took = {phase: round(seconds * SECOND) for phase, seconds in times.items()}
-    moments = _phases(begun - took.get(Phase.PARSE, 0), took)
+    before = took.get(Phase.ACCEPT, 0) + took.get(Phase.PARSE, 0)
+    moments = _phases(begun - before, took)
     return (*moments, Moment(Phase.RESOLVE.value, moments[-1].at + list(took.values())[-1]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,15 @@ import pytest
 from tests.helpers.daemon import (
     PUBLIC_KEY,
     Daemon,
+    config_text,
     running_daemon,
     wait_until,
 )
 from tests.helpers.receiver import Receiver, receiving
 from tests.helpers.scripted_bot import ScriptedBot, accept, refuse, say, scripted_bot
 from tests.helpers.spans import SEVEN, Seen, seen, span_of
+from tests.helpers.upgrades import upgradable, wait_alone
+from tests.helpers.upgrades import upgrade as upgrade_daemon
 from tests.helpers.wire import ask, call, echoes, request, token_for, upgrade
 
 CALLER = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -185,9 +189,9 @@ def test_a_caller_who_records_nothing(daemon: Daemon, receiver: Receiver, bot: S
 def test_how_many_spans_there_were(daemon: Daemon, receiver: Receiver) -> None:
     def sent() -> int:
         text = daemon.request("GET", "/metrics", admin=True).body.decode()
-        found = [line for line in text.splitlines() if line.startswith("relay_spans_total{")]
-        assert all('outcome="sent"' in line for line in found)
-        return int(float(found[0].split()[1])) if found else 0
+        found = dict(re.findall(r'relay_spans_total\{outcome="(\w+)"\} (\d+)', text))
+        assert (found["failed"], found["dropped"]) == ("0", "0")
+        return int(found["sent"])
 
     before = sent()
     ask(daemon, request("GET", "/nowhere"))
@@ -202,4 +206,23 @@ def test_a_receiver_that_does_not_answer(tmp_path: Path) -> None:
                 wait_until(lambda: receiver.told, "it hangs on the first spans")
                 assert echoes(ws)
             assert daemon.process.end() == 0
-        assert "Traceback" not in daemon.process.errors()
+        # And nobody writes lines of another form among its own.
+        assert all(line.startswith("{") for line in daemon.process.errors().splitlines())
+
+
+def test_a_call_goes_on_in_its_trace_after_a_restart_in_place(tmp_path: Path) -> None:
+    with receiving() as receiver, scripted_bot() as bot:
+        with upgradable(tmp_path, config_text([bot.url], traced(receiver))) as daemon:
+            started = daemon.start_when_free()
+            reserved = span_of(receiver, "POST start")
+            with call(daemon, token=started["token"]) as ws:
+                told = bot.conversations[-1].field("traceparent").decode()
+                upgrade_daemon(daemon)
+                wait_alone(daemon)
+                assert echoes(ws)
+            session = span_of(receiver, "session bot")
+        assert told == f"00-{session.trace}-{session.span}-01"
+        assert session.trace == reserved.trace
+        assert session.parent == span_of(receiver, "GET generic_websocket").span
+        in_order(session)
+        assert not (tmp_path / "run" / "traces.json").exists()
