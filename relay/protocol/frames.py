@@ -18,11 +18,9 @@ Theory of operation
 
 from __future__ import annotations
 
-__all__ = ["TEXT_OR_BINARY", "FrameTracker", "Violation", "close_frame", "first_word"]
+__all__ = ["BINARY", "TEXT", "FrameTracker", "Violation", "close_frame", "first_word"]
 
-import sys
 from dataclasses import dataclass
-from typing import Final
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 DATA_OPCODES = frozenset((CONTINUATION, TEXT, BINARY))
@@ -30,8 +28,6 @@ OPCODES = DATA_OPCODES | {CLOSE, PING, PONG}
 
 FIN = 0x80
 MASK = 0x80
-# Between the first words of a text frame and of a binary one.
-TEXT_OR_BINARY: Final = int.from_bytes(bytes((TEXT ^ BINARY, 0, 0, 0)), sys.byteorder)
 RSV = 0x70
 RSV_DEFLATE = 0x40  # RFC 7692 section 6: permessage-deflate owns RSV1 on a message's first frame
 
@@ -321,17 +317,15 @@ class FrameTracker:
             self.closed = True
 
 
-def first_word(size: int, *, masked: bool) -> int:
-    """The first four bytes of a final binary frame, as the machine reads them as a number.
-
-    In that of a text frame the bits of `TEXT_OR_BINARY` are turned.
+def first_word(size: int, *, masked: bool, opcode: int) -> bytes:
+    """The first four bytes of a whole message's frame.
 
     Args:
         size: bytes of the frame with its header; 134 to 65 539, where those four tell it.
+        opcode: `TEXT` or `BINARY`.
     """
     length = size - (8 if masked else 4)
-    head = bytes((FIN | BINARY, 126 | (MASK if masked else 0))) + length.to_bytes(2, "big")
-    return int.from_bytes(head, sys.byteorder)
+    return bytes((FIN | opcode, 126 | (MASK if masked else 0))) + length.to_bytes(2, "big")
 
 
 def close_frame(code: int, reason: str, mask: bytes | None) -> bytes:

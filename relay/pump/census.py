@@ -100,7 +100,7 @@ class Census:
     def step(self) -> View | None:
         """Look at some more tunnels, then tell of some more; None while there is nothing to tell.
 
-        The last `View` of a census is the one with totals.
+        The last `View` of a census is the one with totals, and the pump's census is over.
         """
         now = self._pump.now()
         if self._unseen:
@@ -113,7 +113,10 @@ class Census:
             tunnel = self._pump.tunnels.get(name)
             if tunnel is not None:
                 calls.append(live(tunnel, now))
-        return View(calls, None if self._quietest else self._totals())
+        if self._quietest:
+            return View(calls, None)
+        self._pump.census = None
+        return View(calls, self._totals())
 
     def _visit(self, name: str, now: float) -> None:
         tunnel = self._pump.tunnels[name]

@@ -36,6 +36,7 @@ MAX_REPORTS = 100_000
 # How long a pump without tunnels waits for a new control process before it exits; a
 # supervisor restarts a killed daemon well within this.
 ORPHAN_WAIT = 10.0
+# Nothing that a pump does by the clock while nothing happens needs to be more punctual.
 TURN_TIMEOUT = 1.0
 # Calls that one Look may be told of singly; the console shows fewer.
 MAX_LOOK = 1000
@@ -121,16 +122,24 @@ class PumpProcess:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's
         with self._watching_sigterm():
             while self.pump.tunnels or not self.over():
-                self.turn(0.0 if self.pump.census else TURN_TIMEOUT)
+                if self.pump.census is None:
+                    self.pump.carry(TURN_TIMEOUT)
+                    self._do_more()
+                else:
+                    self.turn(0.0)
         self.close()
 
     def turn(self, timeout: float) -> None:
         """One turn of the pump, then its reports on their way."""
+        self.pump.turn(timeout)
+        self._do_more()
+
+    def _do_more(self) -> None:
+        """What is due behind turns that have done more than pass messages on."""
         pump, holds = self.pump, self.holds
-        pump.turn(timeout)
         if holds.held:
             holds.sweep()
-        if pump.census is not None and (view := pump.look()) is not None:
+        if pump.census is not None and (view := pump.census.step()) is not None:
             self._outbox.append(view)
         if pump.reports or pump.questions or holds.reports or self._outbox:
             self._collect()

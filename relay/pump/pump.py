@@ -18,33 +18,31 @@ from typing import Final
 from relay.protocol.lifecycle import Event
 from relay.pump.census import Census, Sums, live
 from relay.pump.channel import (
-    SHORT_TURN,
-    TURN_CLASSES,
     Adopt,
     BotEnded,
     Figures,
     Finished,
     Live,
     Totals,
-    View,
 )
 from relay.pump.ending import report
 from relay.pump.poller import GONE, READ, WRITE, Poller, new_poller
-from relay.pump.scratch import READ_SIZE, Scratch
-from relay.pump.transfer import End, interest
+from relay.pump.scratch import READ_SIZE, SHAPES, Scratch
+from relay.pump.sockets import Sockets
+from relay.pump.transfer import End, Transfer
 from relay.pump.tunnel import Tunnel
+from relay.pump.turns import Turns
 
 # Events taken per turn. More lets one turn last longer before the clock is read
-# again; fewer costs more calls of the kernel. Chosen, not measured.
-MAX_EVENTS = 256
+# again; fewer costs more calls of the kernel. For 256 of them the interpreter allocates
+# 3 KiB in each turn, in 230 more instructions than for a few.
+MAX_EVENTS: Final = 64
+LONGEST: Final = SHAPES.stop
 # The sweep for deadlines: a closing tunnel's timeouts and the longest session.
 # Coarse, since neither needs better than this; no timer per tunnel.
 SWEEP_CLOSING = 0.25
 SWEEP_ALL = 1.0
 
-# A turn's class is the length in bits of how often it holds the shortest.
-BY_CLASS: Final = 1 / SHORT_TURN
-LAST_CLASS: Final = TURN_CLASSES - 1
 # Reads of bulk are bounded while calls go on beside them, which wait for one of them at most:
 # some 50 us for this many bytes.
 READ_BESIDE_CALLS = 64 * 1024
@@ -54,7 +52,7 @@ CALLS_GO_ON = 0.04
 ANSWERS = (Event.UPSTREAM_EOF, Event.UPSTREAM_LOST)
 
 
-class Pump:
+class Pump(Sockets):
     """Relays every adopted tunnel.
 
     Args:
@@ -66,21 +64,20 @@ class Pump:
         self, clock: Callable[[], float], poller: Callable[[], Poller] = new_poller
     ) -> None:
         self._clock = clock
-        self._poller = poller()
-        self._ends: dict[int, End] = {}
-        self._watched: dict[int, Callable[[], None]] = {}
-        self._scratch = Scratch()
-        self._released: list[End] = []
+        super().__init__(poller())
+        self._others: list[Callable[[], None]] = []
+        self._bulk: list[End] = []
+        self._scratch = scratch = Scratch()
+        self._view, self._word = scratch.view, scratch.word
         self._retired: list[Tunnel] = []
         self.reports: deque[Finished] = deque()
         self.questions: list[BotEnded] = []
-        self._calls_until = 0.0
+        self._last_call = -CALLS_GO_ON  # when anything but bulk was read last
         self._next_sweep = self._next_full_sweep = 0.0
         self.tunnels: dict[str, Tunnel] = {}
         self.closing: dict[str, Tunnel] = {}
-        self.turns = self.adopted = 0
-        self.busy = self.longest_turn = 0.0
-        self.turn_classes = [0] * TURN_CLASSES
+        self.turns = Turns()
+        self.adopted = 0
         self.ended_client, self.ended_bot = Sums(), Sums()  # of tunnels that have ended
         self.census: Census | None = None
 
@@ -105,8 +102,8 @@ class Pump:
         tunnel = Tunnel(self, adopt, downstream, upstream, now)
         self.tunnels[adopt.tunnel] = tunnel
         self.adopted += 1
-        self._ends[tunnel.downstream.fd] = tunnel.downstream
-        self._ends[tunnel.upstream.fd] = tunnel.upstream
+        self.own(tunnel.downstream)
+        self.own(tunnel.upstream)
         if restore is not None:
             restore(tunnel, now)
         self._guard(tunnel, tunnel.start, now)
@@ -115,10 +112,8 @@ class Pump:
     def forget(self, tunnel: Tunnel) -> None:
         """Let go of a live tunnel and of its sockets, which stay open for somebody else."""
         del self.tunnels[tunnel.adopt.tunnel]
-        for end in (tunnel.downstream, tunnel.upstream):
-            del self._ends[end.fd]
-            if end.registered:
-                self._poller.unregister(end.fd)
+        self.disown(tunnel.downstream)
+        self.disown(tunnel.upstream)
         tunnel.unlink()
 
     def now(self) -> float:
@@ -134,68 +129,79 @@ class Pump:
             self._guard(found, partial(act, event), now)
             self._close_released()
 
-    def turn(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds for readiness and serve one batch."""
-        wait = SWEEP_CLOSING if self.closing else SWEEP_ALL
-        events = self._poller.poll(timeout if timeout < wait else wait, MAX_EVENTS)
-        self.turns += 1
-        now = self._clock()
-        ends, scratch = self._ends, self._scratch
-        others = None
-        bulk: list[End] = []
-        calls = False
+    def carry(self, timeout: float) -> None:
+        """Turns, until one of them has done more than pass messages on."""
+        while not self.turn(timeout):
+            pass
+
+    def turn(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds for readiness and serve one batch.
+
+        Nearly every read of a call is one whole message, and this is its whole way; all else
+        is done by `_serve`.
+
+        Returns:
+            Whether more was done than passing such messages on.
+        """
+        if self.closing and timeout > SWEEP_CLOSING:
+            timeout = SWEEP_CLOSING
+        # Called as locals: an attribute that is called is looked up as a method first.
+        poll, clock = self._poll, self._clock
+        lanes, view, word = self._lanes, self._view, self._word
+        events = poll(timeout, MAX_EVENTS)
+        now = clock()
+        more = called = False
         for fd, mask in events:
-            end = ends.get(fd)
-            if end is None:
-                others = self._note_other(others, fd)
+            lane = lanes[fd]
+            if lane is None or mask != READ:
+                more = True
+                self._serve(fd, mask, now)
                 continue
             try:
-                if mask != WRITE and end.registered & READ:
-                    incoming = end.incoming
-                    if not incoming.bulk:
-                        incoming.pull(scratch, now)
-                        calls = True
-                    elif now < self._calls_until:
-                        bulk.append(end)
-                    else:
-                        incoming.pull_bulk(scratch, READ_SIZE, now)
-                elif mask & GONE and end.registered:
-                    end.tunnel.hung_up(end, now)
-                if mask != READ and end.outgoing.held:
-                    end.outgoing.flush(now)
+                receive, send = lane.receive, lane.send
+                try:
+                    size = receive(view)
+                except OSError as error:
+                    more = True
+                    lane.unread(error, now)
+                    continue
+                shape = lane.shapes[size] if size < LONGEST else None
+                if shape is None or shape[0] != word[0]:
+                    more = True
+                    self._take(lane, size, now)
+                    continue
+                called = True
+                lane.tracker.messages += 1
+                lane.bytes += size
+                gap = now - lane.last_read
+                lane.last_read = now
+                if gap > lane.usual_gap:
+                    lane.note_gap(gap)
+                piece = shape[1]
+                try:
+                    sent = send(piece)
+                except OSError as error:
+                    more = True
+                    sent = lane.unsent(error, size, now)
+                if sent != size:
+                    lane.hold(bytes(piece[sent:]), now)
             except Exception:
                 # No tunnel may stop the pump. What is not foreseen ends its tunnel.
-                self._drop(end.tunnel, now)
-        if bulk:
-            self._serve_bulk(bulk, now)
-        if calls:
-            self._calls_until = now + CALLS_GO_ON
+                more = True
+                self._drop(lane.tunnel, now)
+        if called:
+            self._last_call = now
         if now >= self._next_sweep:
-            self._sweep(now)
-        if self._released or self._retired:
-            self._close_released()
-        if others:
-            for callback in others:
-                callback()
-        took = self._clock() - now
-        self.busy += took
-        length = int(took * BY_CLASS).bit_length()
-        self.turn_classes[length if length < LAST_CLASS else LAST_CLASS] += 1
-        if took > self.longest_turn:
-            self.longest_turn = took
-
-    def watch(self, fd: int, callback: Callable[[], None], *, writing: bool = False) -> None:
-        """Call `callback` when the descriptor, no tunnel's, is ready; again to change it."""
-        mask = READ | (WRITE if writing else 0)
-        if fd in self._watched:
-            self._poller.modify(fd, mask)
-        else:
-            self._poller.register(fd, mask)
-        self._watched[fd] = callback
-
-    def unwatch(self, fd: int) -> None:
-        del self._watched[fd]
-        self._poller.unregister(fd)
+            more = True
+        if more:
+            self._do_more(now)
+        turns = self.turns
+        turns.count += 1
+        took = clock() - now
+        turns.busy += took
+        if took >= turns.usual:
+            turns.note(took)
+        return more
 
     def snapshot(self) -> list[Live]:
         """Every tunnel as it stands."""
@@ -205,24 +211,16 @@ class Pump:
     def totals(self, from_client: Figures, from_bot: Figures) -> Totals:
         """What the pump has done so far, with what a census says of its tunnels."""
         return Totals(
-            turns=self.turns,
-            busy=round(self.busy, 6),
-            longest_turn=round(self.longest_turn, 6),
+            turns=self.turns.count,
+            busy=round(self.turns.busy, 6),
+            longest_turn=round(self.turns.longest, 6),
             tunnels=len(self.tunnels),
             closing=len(self.closing),
             adopted=self.adopted,
-            turn_classes=tuple(self.turn_classes),
+            turn_classes=self.turns.classes(),
             from_client=from_client,
             from_bot=from_bot,
         )
-
-    def look(self) -> View | None:
-        """Go on with the census; a part of its answer, if there is one now."""
-        assert self.census is not None, "only while there is one"
-        view = self.census.step()
-        if view is not None and view.totals is not None:
-            self.census = None
-        return view
 
     def take_reports(self) -> list[Finished]:
         """Reports of tunnels that ended since the last call."""
@@ -245,19 +243,6 @@ class Pump:
 
     # Called by tunnels.
 
-    def update_interest(self, end: End) -> None:
-        """Bring the registration of `end` in line with its transfers."""
-        wanted = interest(end.incoming, end.outgoing)
-        if wanted == end.registered or end.released:
-            return
-        if not wanted:
-            self._poller.unregister(end.fd)
-        elif end.registered:
-            self._poller.modify(end.fd, wanted)
-        else:
-            self._poller.register(end.fd, wanted)
-        end.registered = wanted
-
     def retire(self, tunnel: Tunnel, now: float) -> None:
         """The tunnel is over: report it now, close its sockets at the end of the batch."""
         if tunnel.retired:
@@ -275,47 +260,65 @@ class Pump:
         self.release(tunnel.downstream)
         self.release(tunnel.upstream)
 
-    def release(self, end: End, *, reset: bool = False) -> None:
-        """Give up one socket; it is closed at the end of the batch, with a reset if wanted."""
-        if end.released:
-            return
-        end.released = True
-        # Forget, unregister, close: a number that the kernel gives out again must meet
-        # neither an entry nor a registration of the old one.
-        if self._ends.get(end.fd) is end:
-            del self._ends[end.fd]
-        self._released.append(end)
-        if end.registered:
-            end.registered = 0
-            try:
-                self._poller.unregister(end.fd)
-            except OSError:
-                pass  # the descriptor is closed already, and its registration with it
-        if reset:
-            end.set_reset()
-
     # Parts of a turn.
 
-    def _note_other(
-        self, others: list[Callable[[], None]] | None, fd: int
-    ) -> list[Callable[[], None]] | None:
-        callback = self._watched.get(fd)
-        if callback is None:
-            return others
-        # Served after the tunnels: an adoption must not meet this batch's stale events.
-        return [*(others or ()), callback]
+    def _serve(self, fd: int, mask: int, now: float) -> None:
+        """One event of a batch, whatever it is."""
+        end = self._ends.get(fd)
+        if end is None:
+            callback = self._watched.get(fd)
+            if callback is not None:
+                # Later: an adoption must not meet this batch's stale events.
+                self._others.append(callback)
+            return
+        try:
+            if mask != WRITE and end.registered & READ:
+                incoming = end.incoming
+                if incoming.bulk and now < self._last_call + CALLS_GO_ON:
+                    self._bulk.append(end)
+                else:
+                    if not incoming.bulk:
+                        self._last_call = now
+                    incoming.pull(self._scratch, READ_SIZE, now)
+                    self.set_lane(end)
+            elif mask & GONE and end.registered:
+                end.tunnel.hung_up(end, now)
+            if mask != READ and end.outgoing.held:
+                end.outgoing.flush(now)
+        except Exception:
+            # No tunnel may stop the pump. What is not foreseen ends its tunnel.
+            self._drop(end.tunnel, now)
 
-    def _serve_bulk(self, ends: list[End], now: float) -> None:
+    def _do_more(self, now: float) -> None:
+        """What is due behind a batch."""
+        if self._bulk:
+            self._serve_bulk(now)
+        if now >= self._next_sweep:
+            self._sweep(now)
+        self._close_released()
+        others, self._others = self._others, []
+        for callback in others:
+            callback()
+
+    def _serve_bulk(self, now: float) -> None:
         """One bounded read, behind the calls of a batch: for the one that has waited longest.
 
         The others are ready in the next turn too.
         """
+        ends, self._bulk = self._bulk, []
         end = min(ends, key=lambda each: each.incoming.last_read)
         try:
             if end.registered & READ:  # still
-                end.incoming.pull_bulk(self._scratch, READ_BESIDE_CALLS, now)
+                end.incoming.pull(self._scratch, READ_BESIDE_CALLS, now)
         except Exception:
             self._drop(end.tunnel, now)
+
+    def _take(self, lane: Transfer, size: int, now: float) -> None:
+        """A read that is not one whole message of a kind that is known."""
+        end = lane.source
+        self._last_call = now
+        lane.took(self._scratch, size, now)
+        self.set_lane(end)
 
     def _sweep(self, now: float) -> None:
         self._next_sweep = now + SWEEP_CLOSING
@@ -340,9 +343,7 @@ class Pump:
         self.retire(tunnel, now)
 
     def _close_released(self) -> None:
-        for end in self._released:
-            end.sock.close()
-        self._released.clear()
+        self.close_released()
         for tunnel in self._retired:
             tunnel.unlink()
         self._retired.clear()

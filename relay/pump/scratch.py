@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["READ_SIZE", "Scratch"]
+__all__ = ["READ_SIZE", "Scratch", "Shapes"]
 
-from relay.protocol.frames import first_word
+from typing import Final
+
+from relay.protocol.frames import BINARY, TEXT, first_word
 
 # One read and so the most that a transfer holds. An audio message is below 3 KiB; bulk
 # transfers gain 30 to 60 % over reads of 64 KiB, and nothing more beyond this (measured).
@@ -15,26 +17,41 @@ READ_SIZE = 256 * 1024
 SHAPES = range(134, 4097)
 MOST_SHAPES = 1024
 
+# How the first four bytes of a read are compared: as a number that the interpreter has ready,
+# unlike an integer of this size. Two are equal only if the bytes are, and no number at all,
+# which equals nothing, would be the beginning of a frame over 32 KiB.
+WORD: Final = "f"
+# By the size of a read: the first word that makes it one whole message, and the memory to send.
+Shapes = list[tuple[float, memoryview] | None]
+
 
 class Scratch:
     """What a pump reads into, and what it knows of reads that are one whole frame.
 
     Attributes:
         word: its first four bytes as a number.
-        shapes: by the size of a read: the memory to send, and the first words of one whole
-            frame, from a client and from a bot.
+        known: how many shapes are remembered.
     """
 
-    __slots__ = ("data", "shapes", "view", "word")
+    __slots__ = ("_shapes", "data", "known", "view", "word")
 
     def __init__(self) -> None:
         self.data = bytearray(READ_SIZE)
         self.view = memoryview(self.data)
-        self.word = self.view[:4].cast("I")
-        self.shapes: dict[int, tuple[memoryview, tuple[int, int]]] = {}
+        self.word = self.view[:4].cast(WORD)
+        self.known = 0
+        # From clients and from bots, text and binary.
+        kinds = [(masked, opcode) for masked in (False, True) for opcode in (TEXT, BINARY)]
+        self._shapes: dict[tuple[bool, int], Shapes] = {
+            kind: [None] * SHAPES.stop for kind in kinds
+        }
 
-    def learn(self, size: int) -> None:
-        """Remember the shape of a read, so that the next one costs little."""
-        if size in SHAPES and len(self.shapes) < MOST_SHAPES:
-            words = (first_word(size, masked=True), first_word(size, masked=False))
-            self.shapes[size] = (self.view[:size], words)
+    def shapes(self, size: int, *, masked: bool) -> Shapes:
+        """The shapes of the kind that was just read; this one is among them from now on."""
+        opcode = TEXT if self.data[0] & 0x0F == TEXT else BINARY
+        shapes = self._shapes[masked, opcode]
+        if size in SHAPES and shapes[size] is None and self.known < MOST_SHAPES:
+            self.known += 1
+            word = memoryview(first_word(size, masked=masked, opcode=opcode)).cast(WORD)[0]
+            shapes[size] = (word, self.view[:size])
+        return shapes

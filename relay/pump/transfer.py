@@ -19,11 +19,10 @@ __all__ = ["End", "Transfer", "interest"]
 import socket
 from typing import TYPE_CHECKING
 
-from relay.protocol.frames import TEXT_OR_BINARY
 from relay.protocol.lifecycle import Flow, Side
 from relay.pump.channel import GAP_CLASSES, NOTABLE_GAP, Figures, gap_class
 from relay.pump.poller import HANG_UP, READ, WRITE
-from relay.pump.scratch import READ_SIZE, Scratch
+from relay.pump.scratch import READ_SIZE, Scratch, Shapes
 
 if TYPE_CHECKING:
     from relay.protocol.frames import FrameTracker
@@ -97,6 +96,7 @@ class Transfer:
         flow: mirrors the lifecycle state, so that the hot path reads one field.
         eof: the source has ended.
         held: bytes read that the sink could not take yet.
+        shapes: of reads that are one whole message, as far as they are known.
         bytes: payload and header bytes passed on; messages are counted by the tracker.
         largest_gap, held_time, longest_hold: seconds.
         gaps: how many reads came so long after the one before, by class.
@@ -107,7 +107,6 @@ class Transfer:
         "bytes",
         "eof",
         "flow",
-        "form",
         "gaps",
         "held",
         "held_since",
@@ -119,6 +118,7 @@ class Transfer:
         "receive",
         "room",
         "send",
+        "shapes",
         "sink",
         "source",
         "tracker",
@@ -132,12 +132,12 @@ class Transfer:
         self.sink = sink
         self.tunnel = source.tunnel
         self.tracker = tracker
-        self.form = 0 if source.side is Side.DOWNSTREAM else 1  # of the words of a shape
+        self.shapes: Shapes = []
         self.receive = source.sock.recv_into
         self.send = sink.sock.send
         self.flow = Flow.OPEN
         self.eof = False
-        self.held = b""
+        self.held: bytes | memoryview = b""
         self.held_since = 0.0
         self.held_time = 0.0
         self.bytes = 0
@@ -152,43 +152,42 @@ class Transfer:
         source.incoming = self
         sink.outgoing = self
 
-    def pull(self, scratch: Scratch, now: float) -> None:
-        """Read the source once and pass on what may pass."""
+    def pull(self, scratch: Scratch, most: int, now: float) -> None:
+        """Read the source once, at most `most` bytes, and pass on what may pass."""
         try:
-            size = self.receive(scratch.data, self.room)
-        except BlockingIOError:
+            size = self.receive(scratch.data, min(self.room, most))
+        except OSError as error:
+            self.unread(error, now)
             return
-        except OSError:
+        if self.bulk:
+            self.bulk -= 1
+        self.took(scratch, size, now)
+
+    def unread(self, error: OSError, now: float) -> None:
+        """A read failed, or found nothing."""
+        if not isinstance(error, BlockingIOError):
             self.tunnel.lost(self.source, now)
-            return
-        shape = scratch.shapes.get(size)
-        if shape is not None:
-            view, words = shape
-            other = scratch.word[0] ^ words[self.form]
-            if not other or other == TEXT_OR_BINARY:
-                tracker = self.tracker
-                if tracker.plain and self.flow is OPEN:
-                    # One whole message, as nearly every read of a call is.
-                    tracker.messages += 1
-                    gap = now - self.last_read
-                    self.last_read = now
-                    if gap > self.usual_gap:
-                        self._note_gap(gap)
-                    self._pass(view, size, now)
-                    return
-        elif not size:
-            self.tunnel.source_ended(self, now)
-            return
+
+    def took(self, scratch: Scratch, size: int, now: float) -> None:
+        """Pass on what may pass of a read that has filled `size` bytes of the scratch."""
+        if size:
+            self.shapes = scratch.shapes(size, masked=self.source.side is Side.DOWNSTREAM)
+            self.take(scratch.data, scratch.view, size, now)
         else:
-            scratch.learn(size)
-        self.take(scratch.data, scratch.view, size, now)
+            self.tunnel.source_ended(self, now)
+
+    def is_plain(self) -> bool:
+        """Whether the next read may be looked up among the shapes and passed on by the pump."""
+        if self.bulk or self.room != READ_SIZE or not self.shapes:
+            return False
+        return self.flow is OPEN and self.tracker.plain
 
     def take(self, data: bytes | bytearray, view: memoryview, size: int, now: float) -> None:
         """Pass on the first `size` bytes of `data` (`view` shows the same memory)."""
         gap = now - self.last_read
         self.last_read = now
         if gap > self.usual_gap:
-            self._note_gap(gap)
+            self.note_gap(gap)
         tracker = self.tracker
         if self.flow is OPEN:
             passed = tracker.feed(data, size)
@@ -212,19 +211,17 @@ class Transfer:
         self.bytes += size
         try:
             sent = self.send(view)
-        except BlockingIOError:
-            sent = 0
         except OSError as error:
-            self._refused(error, now)
-            return
+            sent = self.unsent(error, size, now)
         if sent != size:
             self.hold(bytes(view[sent:]), now)
 
-    def pull_bulk(self, scratch: Scratch, most: int, now: float) -> None:
-        """The same for a source that gives much: at most `most` bytes."""
-        self.room = min(self.room, most)
-        self.bulk -= 1
-        self.pull(scratch, now)
+    def unsent(self, error: OSError, size: int, now: float) -> int:
+        """A write of `size` bytes failed; how many of them need no care any more."""
+        if isinstance(error, BlockingIOError):
+            return 0
+        self._refused(error, now)
+        return size
 
     def _pace(self) -> None:
         """Choose the size of the next read by the frames since the last large one."""
@@ -236,7 +233,7 @@ class Transfer:
         elif frames < MANY_FRAMES // 4 and self.room < READ_SIZE:
             self.room *= 2
 
-    def _note_gap(self, gap: float) -> None:
+    def note_gap(self, gap: float) -> None:
         if gap > self.largest_gap:
             self.largest_gap = gap
             self.usual_gap = min(gap, NOTABLE_GAP)
@@ -255,9 +252,11 @@ class Transfer:
 
     def hold(self, data: bytes, now: float) -> None:
         """Keep bytes that the sink could not take; reading stops until they are gone."""
-        if not self.held:
+        if self.held:
+            data = bytes(self.held) + data
+        else:
             self.held_since = now
-        self.held += data
+        self.held = data
         self.tunnel.update_interest()
 
     def write(self, data: bytes, now: float) -> None:
@@ -282,8 +281,10 @@ class Transfer:
         except OSError as error:
             self._refused(error, now)
             return
-        self.held = self.held[sent:]
-        if not self.held:
+        if sent < len(self.held):
+            self.held = memoryview(self.held)[sent:]
+        else:
+            self.held = b""
             self._count_hold(now)
             self.tunnel.flushed(now)
 

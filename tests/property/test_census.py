@@ -72,7 +72,7 @@ class Looking(RuleBasedStateMachine):
     @rule()
     def look(self) -> None:
         pump = self.rig.pump
-        view = pump.look()
+        view = pump.census.step()
         if view is None:
             return
         assert len(view.calls) <= AT_A_TIME
@@ -101,7 +101,7 @@ def test_those_are_told_of_first_that_have_been_quiet_for_longest() -> None:
         r.pump.census = Census(r.pump, 3)
         views = []
         while r.pump.census is not None:
-            if (view := r.pump.look()) is not None:
+            if (view := r.pump.census.step()) is not None:
                 views.append(view)
         told = [call.tunnel for view in views for call in view.calls]
         assert sorted(told) == ["call-0", "call-1", "call-2"]

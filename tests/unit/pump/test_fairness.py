@@ -47,9 +47,10 @@ def test_bulk_alone_is_not_held_back(r: Rig) -> None:
     names = ["a", "b"]
     bulk(r, *names)
     r.now += 1.0
-    before = {name: passed(r, name) for name in names}
-    r.turn()
-    assert all(passed(r, name) > before[name] for name in names)
+    for _ in range(2):
+        before = {name: passed(r, name) for name in names}
+        r.turn()
+        assert all(passed(r, name) > before[name] for name in names)
 
 
 def test_bulk_goes_on_as_before_when_the_calls_are_over(r: Rig) -> None:

@@ -120,7 +120,7 @@ def test_a_class_for_every_gap(r: Rig) -> None:
     r.call()
     transfer = r.pump.tunnels["call"].from_client
     for number in range(2 * GAP_CLASSES):
-        transfer._note_gap(NOTABLE_GAP * 2**number)
+        transfer.note_gap(NOTABLE_GAP * 2**number)
     assert transfer.gaps == [1] * (GAP_CLASSES - 1) + [GAP_CLASSES + 1]
 
 
@@ -131,7 +131,7 @@ def totals(r: Rig, most: int = 0) -> Totals:
     """What a census that nothing disturbs ends with."""
     r.pump.census = Census(r.pump, most)
     while True:
-        view = r.pump.look()
+        view = r.pump.census.step()
         if view is not None and view.totals is not None:
             assert r.pump.census is None
             return view.totals
@@ -154,7 +154,7 @@ def test_totals(r: Rig) -> None:
     seen = totals(r)
     assert (seen.adopted, seen.tunnels, seen.closing) == (2, 1, 0)
     assert (seen.from_client.bytes, seen.from_client.messages) == (14, 1)
-    assert seen.turns == r.pump.turns > 0
+    assert seen.turns == r.pump.turns.count > 0
 
 
 def test_a_turn_is_measured(r: Rig) -> None:
