@@ -97,7 +97,7 @@ def adopt_moved(
 def _of(transfer: Transfer, now: float) -> MovedTransfer:
     return MovedTransfer(
         tracker=transfer.tracker.export(),
-        held=bytes(transfer.held),
+        held=transfer.held,
         silent_for=now - transfer.last_read,
         held_for=now - transfer.held_since if transfer.held else 0.0,
         carried=transfer.bytes,

@@ -137,7 +137,7 @@ class Transfer:
         self.send = sink.sock.send
         self.flow = Flow.OPEN
         self.eof = False
-        self.held: bytes | memoryview = b""
+        self.held = b""
         self.held_since = 0.0
         self.held_time = 0.0
         self.bytes = 0
@@ -252,11 +252,9 @@ class Transfer:
 
     def hold(self, data: bytes, now: float) -> None:
         """Keep bytes that the sink could not take; reading stops until they are gone."""
-        if self.held:
-            data = bytes(self.held) + data
-        else:
+        if not self.held:
             self.held_since = now
-        self.held = data
+        self.held += data
         self.tunnel.update_interest()
 
     def write(self, data: bytes, now: float) -> None:
@@ -281,10 +279,8 @@ class Transfer:
         except OSError as error:
             self._refused(error, now)
             return
-        if sent < len(self.held):
-            self.held = memoryview(self.held)[sent:]
-        else:
-            self.held = b""
+        self.held = self.held[sent:]
+        if not self.held:
             self._count_hold(now)
             self.tunnel.flushed(now)
 
