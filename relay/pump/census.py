@@ -50,7 +50,7 @@ class Sums:
         self.bytes += transfer.bytes
         self.messages += transfer.tracker.messages
         self.held_time += transfer.held_time + (now - transfer.held_since if transfer.held else 0)
-        for index, count in enumerate(transfer.gaps):
+        for index, count in enumerate(transfer.gaps or ()):
             self.gaps[index] += count
 
     def plus(self, other: Sums, sign: int = 1) -> Sums:

@@ -102,7 +102,7 @@ def _of(transfer: Transfer, now: float) -> MovedTransfer:
         held_for=now - transfer.held_since if transfer.held else 0.0,
         carried=transfer.bytes,
         largest_gap=transfer.largest_gap,
-        gaps=list(transfer.gaps),
+        gaps=list(transfer.gaps or ()),
         held_time=transfer.held_time,
         longest_hold=transfer.longest_hold,
     )
@@ -116,6 +116,6 @@ def _restore(transfer: Transfer, moved: MovedTransfer, now: float) -> None:
     transfer.bytes = moved.carried
     transfer.largest_gap = moved.largest_gap
     transfer.usual_gap = min(moved.largest_gap, NOTABLE_GAP)
-    transfer.gaps = list(moved.gaps)
+    transfer.gaps = list(moved.gaps) or None
     transfer.held_time = moved.held_time
     transfer.longest_hold = moved.longest_hold

@@ -37,6 +37,8 @@ LEAST_READ = 8 * 1024
 BULK_READS = 8
 
 OPEN, CUTTING = Flow.OPEN, Flow.CUTTING
+# Of a transfer that has read nothing yet.
+NO_SHAPES: Shapes = []
 
 
 class End:
@@ -132,7 +134,7 @@ class Transfer:
         self.sink = sink
         self.tunnel = source.tunnel
         self.tracker = tracker
-        self.shapes: Shapes = []
+        self.shapes = NO_SHAPES
         self.receive = source.sock.recv_into
         self.send = sink.sock.send
         self.flow = Flow.OPEN
@@ -144,7 +146,7 @@ class Transfer:
         self.longest_hold = 0.0
         self.largest_gap = 0.0
         self.usual_gap = 0.0  # up to here a gap is neither the largest nor notable
-        self.gaps: list[int] = []  # made when there is one: most calls have none at first
+        self.gaps: list[int] | None = None  # made when there is one: most calls have none at first
         self.bulk = 0  # reads in which it is served as such
         self.room = READ_SIZE  # of the next read
         self.paced = 0  # messages when it was chosen
@@ -238,7 +240,8 @@ class Transfer:
             self.largest_gap = gap
             self.usual_gap = min(gap, NOTABLE_GAP)
         if gap >= NOTABLE_GAP:
-            self.gaps = self.gaps or [0] * GAP_CLASSES
+            if self.gaps is None:
+                self.gaps = [0] * GAP_CLASSES
             self.gaps[gap_class(gap)] += 1
 
     def _drop(self, data: bytes | bytearray, size: int, now: float) -> None:
@@ -312,7 +315,7 @@ class Transfer:
             bytes=self.bytes,
             messages=self.tracker.messages,
             largest_gap=round(self.largest_gap, 6),
-            gaps=tuple(self.gaps),
+            gaps=tuple(self.gaps or ()),
             held_time=round(self.held_time + hold, 6),
             longest_hold=round(max(self.longest_hold, hold), 6),
             quiet=round(now - self.last_read, 6),

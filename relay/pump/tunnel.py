@@ -44,6 +44,8 @@ LINGER = 1.0
 # the bot is taken to have finished.
 ANSWER_TIMEOUT = 1.0
 NEVER = float("inf")
+# Every tunnel's state at first, and most tunnels' until they end.
+BEGUN = TunnelState()
 # An empty Ping as a server sends it (RFC 6455 section 5.5.2).
 PING_FRAME = b"\x89\x00"
 
@@ -80,7 +82,7 @@ class Tunnel:
     ) -> None:
         self.pump = pump
         self.adopt = adopt
-        self.state = TunnelState()
+        self.state = BEGUN
         self.started = now
         self.limit = now + adopt.max_seconds if adopt.max_seconds else NEVER
         self.next_ping = now + adopt.ping_seconds if adopt.ping_seconds else NEVER
@@ -119,7 +121,11 @@ class Tunnel:
             else:
                 transfer.take(early, memoryview(early), len(early), now)
         # Kept for as long as the call lasts, without what has been passed on.
-        self.adopt = msgspec.structs.replace(adopt, preface=b"", from_client=b"", from_bot=b"")
+        # Most names are twice in the message.
+        session = adopt.tunnel if adopt.session == adopt.tunnel else adopt.session
+        self.adopt = msgspec.structs.replace(
+            adopt, session=session, preface=b"", from_client=b"", from_bot=b""
+        )
         self.update_interest()  # last: nothing may be read before what was read already
 
     # What transfers report.
