@@ -28,8 +28,9 @@ __all__ = [
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from relay.errors import Refusal
 from relay.protocol.chunks import Body, ChunkedBody, LengthBody, UntilClosed, chunk, last_chunk
@@ -50,8 +51,7 @@ CHUNKED = (b"transfer-encoding", b"chunked")
 BODILESS = (204, 304)
 
 
-@dataclass(frozen=True, slots=True)
-class BotHead:
+class BotHead(msgspec.Struct, frozen=True, gc=False):
     """The head of an answer; a status below 200 is an interim one, and another follows.
 
     Attributes:

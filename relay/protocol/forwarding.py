@@ -16,8 +16,9 @@ __all__ = ["FORWARDING", "Hop", "forwarding", "hops_left", "told_caller", "trace
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+
+import msgspec
 
 Field = tuple[bytes, bytes]
 
@@ -52,8 +53,7 @@ MAX_PROXIES = 16
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(msgspec.Struct, frozen=True, gc=False):
     """The last hop that a request has come, as the front door knows it.
 
     Attributes:

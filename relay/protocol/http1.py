@@ -31,6 +31,8 @@ import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 
+import msgspec
+
 from relay.errors import Refusal
 from relay.protocol.chunks import ChunkedBody, LengthBody
 
@@ -84,8 +86,7 @@ class HeadLimits:
     max_header_count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A request head that passed every rule; field names are lower case."""
 
     method: bytes
