@@ -100,11 +100,11 @@ class BotExchange:
         """
         try:
             if self._body.whole:
+                self._send_now()
+                # Meanwhile the bot answers, for a third of what a deadline costs.
+                await trio.lowlevel.checkpoint()
+                self._exchange.gave_turn = True
                 self._do_at_once()
-                if not self._over:
-                    # Meanwhile the bot answers, for a third of what a deadline costs.
-                    await trio.lowlevel.checkpoint()
-                    self._do_at_once()
                 if not self._over:
                     with trio.move_on_after(PROMPT):
                         await self._send()

@@ -118,6 +118,7 @@ class Connection:
         self._reading = False  # a head, or a wait for one
         self._moving = False
         self._head = b""  # of the request that has no answer yet
+        self._gave_turn = False  # to others, in the last exchange
         self.session_given: str | None = None  # see `Exchange`
 
     async def serve(self) -> None:
@@ -147,6 +148,7 @@ class Connection:
             exchange = self._exchange()
             if not await self._serve_one(exchange):
                 return exchange.taken
+            self._gave_turn = exchange.gave_turn
 
     def move(self) -> None:
         """Let the next process read on if nothing of a request has been begun."""
@@ -250,7 +252,8 @@ class Connection:
         patience = limits.head_timeout if self._first else limits.keep_alive_timeout
         self._first = False
         if len(self._heads) or exchange.receive_ahead():
-            await trio.lowlevel.checkpoint()  # who has sent ahead is not served out of turn
+            if not self._gave_turn:  # who has sent ahead is not served out of turn
+                await trio.lowlevel.checkpoint()
         else:
             self._idle, self._scope.deadline = True, trio.current_time() + patience
             self._heads.feed(await exchange.receive())

@@ -11,7 +11,7 @@ import trio
 from relay.errors import Refusal
 from relay.policy.catalog import Agent
 from relay.policy.routes import is_session_id
-from relay.policy.sessions import Session, SessionState
+from relay.policy.sessions import SessionState, Standing
 from relay.protocol.forwarding import TRACE_BYTES, Hop
 from relay.protocol.headers import Field, for_bot
 from relay.protocol.target import RESERVED_PATHS, canonical_path
@@ -52,7 +52,7 @@ class SessionLookup:
                 cause="reserved_path",
             )
 
-    async def active(self) -> Session:
+    async def active(self) -> Standing:
         """The session once a bot holds it; bounded by the agent's `attach_timeout`.
 
         Raises:
@@ -64,7 +64,7 @@ class SessionLookup:
             session = await self._wait_active()
         return session
 
-    async def find(self) -> Session:
+    async def find(self) -> Standing:
         """The session that the path names, as the store has it now: it lives, and is of this agent.
 
         Raises:
@@ -74,7 +74,7 @@ class SessionLookup:
         session_id = self._exchange.names["session"].lower()
         session = None
         if is_session_id(session_id):
-            session = await self._exchange.front.store.get(session_id)
+            session = await self._exchange.front.store.look(session_id)
         if (
             session is None
             or session.agent != self.agent.name
@@ -105,7 +105,7 @@ class SessionLookup:
         random = os.urandom(TRACE_BYTES)
         return for_bot(head, exchange.session_id, exchange.request_id, hop, random)
 
-    async def _wait_active(self) -> Session:
+    async def _wait_active(self) -> Standing:
         """The session once a bot holds it."""
         front, agent = self._exchange.front, self.agent
         retry = ((b"retry-after", b"%d" % RETRY_AFTER),)

@@ -68,11 +68,11 @@ class SessionWebSocket(BotWebSocket):
 
     async def _attach(self) -> BotAnswer | BotRefusal:
         front, agent = self._exchange.front, self._agent
-        session = await self._lookup.active()
-        side = SideTunnel(front.new_id(), session.id, self._scope)
+        standing = await self._lookup.active()
+        side = SideTunnel(front.new_id(), standing.id, self._scope)
         front.sessions.sides.open(side)
         self._side = side
-        self._session = session = await self._still_active(session.id)
+        self._session = session = await self._still_active(standing.id)
         assert session.instance is not None, "an active session is on an instance"
         address = Address.of(session.instance)
         with trio.move_on_after(agent.attach_timeout):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 from relay.policy.routes import is_session_id
-from relay.server.exchange import fresh_id
+from relay.server.identifiers import fresh_id
 
 
 def test_an_identifier_is_a_random_uuid() -> None:
