@@ -19,6 +19,8 @@ from relay.protocol.target import Target
 
 
 class Route(Enum):
+    __hash__ = object.__hash__  # an enumeration's own is a function in Python
+
     START = "start"
     SESSION_API = "session_api"
     ORGANIZATIONS = "organizations"

@@ -108,9 +108,10 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     def tokens(self, name: bytes) -> list[bytes]:
         """The members of a comma-separated field over all its lines, in lower case."""
         members = []
-        for value in self.values(name):
-            members += [part.strip().lower() for part in value.split(b",")]
-        return [member for member in members if member]
+        for key, value in self.headers:
+            if key == name:
+                members += [part.strip().lower() for part in value.split(b",")]
+        return [member for member in members if member] if members else members
 
     @property
     def has_body(self) -> bool:
@@ -243,7 +244,7 @@ def request_body(request: Request) -> LengthBody | ChunkedBody:
     return LengthBody(int(request.value(b"content-length") or 0))
 
 
-def find_fault(data: bytearray, start: int, stop: int) -> str | None:
+def find_fault(data: bytes | bytearray, start: int, stop: int) -> str | None:
     """The name of the first of `FAULTS` that begins between two places of a head, if any."""
     # A carriage return at the end is no fault yet: the line feed may be under way.
     stop -= data.endswith(b"\r", 0, stop)

@@ -14,29 +14,22 @@ bug: the caller gets a 500 without its text, the log gets all of it.
 
 from __future__ import annotations
 
-__all__ = ["Connection", "Handler", "Routes"]
+__all__ = ["Connection"]
 
 import math
 import socket
 import struct
-from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Protocol
 
 import trio
 
 from relay.errors import Refusal, StoreError
-from relay.policy import routes
-from relay.policy.routes import Pattern, Route
 from relay.protocol.http1 import HeadBuffer, parse_request, request_body
-from relay.protocol.target import parse_target
 from relay.server import replies
 from relay.server.exchange import Exchange, Front, Phase
 from relay.server.guard import Guard
 from relay.server.handing import Moved, restarting
 from relay.server.leg import Leg
-from relay.server.start import is_preflight
-from relay.server.succession import Role
+from relay.server.routing import Routes, target_of
 
 # After an answer that ends the connection, what the client still sends is read and
 # dropped for so long and so much, so that a reset does not destroy the answer.
@@ -47,41 +40,6 @@ LINGER_READ = 64 * 1024
 REFUSED_LINGER_SECONDS = 0.2
 # struct linger: closing resets the connection, so that what was sent is seen to be cut off.
 RESET = struct.pack("ii", 1, 0)
-# Clients ask for few addresses again and again; a target is judged by itself and its host.
-MAX_KNOWN_TARGET = 512
-_known_target = lru_cache(maxsize=512)(parse_target)
-
-
-class Handler(Protocol):
-    """What a route does; one object per exchange, its methods are the phases 4 to 6."""
-
-    def __init__(self, exchange: Exchange) -> None: ...
-
-    async def authenticate(self) -> None: ...
-
-    async def resolve(self) -> None: ...
-
-    async def relay(self) -> None: ...
-
-
-class Routes:
-    """A table of paths, what makes the handler of each route, and the one for preflights if any.
-
-    Args:
-        role: of the listeners that it is for.
-    """
-
-    def __init__(
-        self,
-        role: Role,
-        table: tuple[Pattern, ...],
-        handlers: Mapping[Route, Callable[[Exchange], Handler]],
-        preflight: type[Handler] | None = None,
-    ) -> None:
-        self.role = role
-        self.table = table
-        self.handlers = handlers
-        self.preflight = preflight
 
 
 class Connection:
@@ -202,7 +160,8 @@ class Connection:
         try:
             if not await self._parse(exchange):
                 return False
-            handler = self._route(exchange)
+            exchange.enter(Phase.ROUTE)
+            handler = self._routes.handler(exchange)
             exchange.enter(Phase.AUTHENTICATE)
             if self._guard is not None:
                 self._guard.check(exchange)
@@ -241,9 +200,7 @@ class Connection:
             b"connection"
         )
         exchange.take_request_id()
-        host = request.value(b"host")
-        known = len(request.target) + len(host or b"") <= MAX_KNOWN_TARGET
-        exchange.target = (_known_target if known else parse_target)(request.target, host)
+        exchange.target = target_of(request)
         return True
 
     async def _wait_head(self, exchange: Exchange) -> bytes | None:
@@ -278,14 +235,6 @@ class Connection:
                     return head
         reason = f"the request head took longer than {limits.head_timeout:g} s"
         raise Refusal(408, reason, cause="slow_head", close=True)
-
-    def _route(self, exchange: Exchange) -> Handler:
-        exchange.enter(Phase.ROUTE)
-        request = exchange.head
-        if self._routes.preflight is not None and is_preflight(exchange):
-            return self._routes.preflight(exchange)
-        exchange.match = routes.match(self._routes.table, request.method, exchange.url)
-        return self._routes.handlers[exchange.match.route](exchange)
 
     async def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         self._reading = False

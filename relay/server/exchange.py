@@ -302,26 +302,24 @@ class Exchange:
 
     def record(self) -> dict[str, object]:
         """What a log line may say of this exchange."""
-        request, times = self.request, self.phase_times
-        fields: dict[str, object] = {"request_id": self.request_id}
-        if self.session_id is not None:
-            fields["session_id"] = self.session_id
-        if self.agent is not None:
-            fields["agent"] = self.agent
-        fields["peer"] = self.peer
-        if request is not None:
-            fields["method"] = request.method.decode("ascii")
-            fields["path"] = _shown(request.target)
-        if self.match is not None:
-            fields["route"] = self.match.route.value
-        # The last one that was left: whoever asks is in the phase `close`.
-        fields["phase"] = str(next(reversed(times), self.phase))
-        if self.status is not None:
-            fields["status"] = self.status
-        if self.cause is not None:
-            fields["cause"] = self.cause
-        fields["ms"] = _milliseconds(sum(times.values()))
-        fields["bytes_in"], fields["bytes_out"] = self.received_bytes, self.sent_bytes
+        request, match, times = self.request, self.match, self.phase_times
+        known: dict[str, object] = {
+            "request_id": self.request_id,
+            "session_id": self.session_id,
+            "agent": self.agent,
+            "peer": self.peer,
+            "method": request.method.decode("ascii") if request else None,
+            "path": _shown(request.target) if request else None,
+            "route": match.route.value if match else None,
+            # The last one that was left: whoever asks is in the phase `close`.
+            "phase": str(next(reversed(times), self.phase)),
+            "status": self.status,
+            "cause": self.cause,
+            "ms": _milliseconds(sum(times.values())),
+            "bytes_in": self.received_bytes,
+            "bytes_out": self.sent_bytes,
+        }
+        fields = {key: value for key, value in known.items() if value is not None}
         for phase, seconds in times.items():
             fields[PHASE_FIELDS[phase]] = _milliseconds(seconds)
         return fields

@@ -16,9 +16,9 @@ from relay.policy.catalog import Address
 from relay.policy.sessions import Session, SessionState
 from relay.protocol.handshake import BotAnswer, BotRefusal, asks_for_websocket, check_upgrade
 from relay.server.bot_websocket import BotWebSocket, bot_silent
-from relay.server.connection import Handler
 from relay.server.exchange import Exchange
 from relay.server.http_proxy import SessionRequest
+from relay.server.routing import Handler
 from relay.server.session_lookup import SessionLookup
 from relay.server.side_tunnels import SideTunnel
 from relay.server.start import no_session
