@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 
 import msgspec
@@ -66,6 +66,8 @@ HOST = re.compile(
     rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9\-._~]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
 )
 MAX_PORT = 65535
+# Longer lines and names are judged anew each time, so that what is kept of them is bounded.
+MAX_KNOWN_LINE = 128
 # A tab is allowed there (RFC 9110 section 5.5), but not every parser takes it away, and one
 # that does not sees no framing.
 TAB_BESIDE_FRAMING = re.compile(
@@ -77,8 +79,7 @@ TARGET = re.compile(rb"[\x21-\x7e]+")
 REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^ ]+) HTTP/([0-9]\.[0-9])")
 
 
-@dataclass(frozen=True, slots=True)
-class HeadLimits:
+class HeadLimits(msgspec.Struct, frozen=True, gc=False):
     """Bounds on a request head in bytes and field lines; reasons are in `policy.catalog`."""
 
     max_target: int
@@ -224,8 +225,16 @@ def parse_request(head: bytes) -> Request:
 
 def fields_of(lines: list[bytes]) -> Headers:
     """Field lines that `FIELDS` takes: names in lower case, values without spaces around them."""
-    parts = [line.partition(b":") for line in lines]
-    return tuple([(name.lower(), value.strip(b" \t")) for name, _, value in parts])
+    return tuple([_known_field(x) if len(x) <= MAX_KNOWN_LINE else _field(x) for x in lines])
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    return name.lower(), value.strip(b" \t")
+
+
+# Heads differ, most of their lines do not: who asks again says the same of itself.
+_known_field = lru_cache(maxsize=1024)(_field)
 
 
 def _check_tabs(head: bytes) -> None:
@@ -267,7 +276,12 @@ def _check_version_and_host(request: Request) -> None:
     hosts = request.values(b"host")
     if len(hosts) > 1:
         raise _refusal(400, "more than one Host field", "bad_host")
-    if (request.version == b"1.1" and not hosts) or (hosts and not _is_host(hosts[0])):
+    if hosts:
+        known = len(hosts[0]) <= MAX_KNOWN_LINE
+        right = (_is_known_host if known else _is_host)(hosts[0])
+    else:
+        right = request.version == b"1.0"
+    if not right:
         raise _refusal(400, "the Host field is not a host with an optional port", "bad_host")
     if request.method == b"CONNECT":
         raise _refusal(501, "CONNECT is not offered here", "method_not_implemented")
@@ -283,6 +297,9 @@ def _is_host(value: bytes) -> bool:
         except AddressValueError:
             return False
     return True
+
+
+_is_known_host = lru_cache(maxsize=512)(_is_host)
 
 
 def _check_framing(request: Request) -> None:

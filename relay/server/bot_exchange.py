@@ -235,7 +235,8 @@ class BotExchange:
         taken = self._bot.write_now(self._unsent)
         if taken:
             self._be_patient()
-            self._unsent = memoryview(self._unsent)[taken:]
+            whole = taken == len(self._unsent)
+            self._unsent = b"" if whole else memoryview(self._unsent)[taken:]
         return taken is not None
 
     # From the bot to the client.
@@ -271,7 +272,7 @@ class BotExchange:
             self._leave()
             return False
         self._exchange.sent_bytes += taken
-        self._held = memoryview(self._held)[taken:]
+        self._held = b"" if taken == len(self._held) else memoryview(self._held)[taken:]
         return True
 
     async def _pass_down(self) -> None:

@@ -29,6 +29,7 @@ from relay.server.exchange import Exchange, Front, Phase
 from relay.server.guard import Guard
 from relay.server.handing import Moved, restarting
 from relay.server.leg import Leg
+from relay.server.peers import Networks
 from relay.server.routing import Routes, target_of
 
 # After an answer that ends the connection, what the client still sends is read and
@@ -77,6 +78,8 @@ class Connection:
         self._moving = False
         self._head = b""  # of the request that has no answer yet
         self._gave_turn = False  # to others, in the last exchange
+        self._judged_by: Networks | None = None
+        self._trusted = False
         self.session_given: str | None = None  # see `Exchange`
 
     async def serve(self) -> None:
@@ -220,7 +223,7 @@ class Connection:
                 return None
         exchange.enter(Phase.PARSE)
         self._heads.limits = self._front.rules.heads
-        exchange.trusted = self._front.rules.trusts(self._peer)
+        exchange.trusted = self._is_trusted()
         head = self._heads.next_head()
         if head is not None:
             return head
@@ -235,6 +238,13 @@ class Connection:
                     return head
         reason = f"the request head took longer than {limits.head_timeout:g} s"
         raise Refusal(408, reason, cause="slow_head", close=True)
+
+    def _is_trusted(self) -> bool:
+        """Whether the peer's account is believed; asked once for each list of networks."""
+        rules = self._front.rules
+        if self._judged_by is not rules.trusted:
+            self._judged_by, self._trusted = rules.trusted, rules.trusts(self._peer)
+        return self._trusted
 
     async def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         self._reading = False

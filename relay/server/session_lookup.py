@@ -4,8 +4,6 @@ from __future__ import annotations
 
 __all__ = ["SESSION_POLL", "SessionLookup"]
 
-import os
-
 import trio
 
 from relay.errors import Refusal
@@ -17,6 +15,7 @@ from relay.protocol.headers import Field, for_bot
 from relay.protocol.target import RESERVED_PATHS, canonical_path
 from relay.server.exchange import Exchange
 from relay.server.handing import Moved
+from relay.server.identifiers import random_bytes
 from relay.server.peers import peer_address
 from relay.server.start import no_session, public_agent
 
@@ -102,7 +101,7 @@ class SessionLookup:
         head = exchange.head
         assert exchange.session_id is not None, "only once the session is found"
         hop = Hop(peer_address(exchange.peer), exchange.trusted, head.value(b"host"), head.version)
-        random = os.urandom(TRACE_BYTES)
+        random = random_bytes(TRACE_BYTES)
         return for_bot(head, exchange.session_id, exchange.request_id, hop, random)
 
     async def _wait_active(self) -> Standing:
