@@ -189,8 +189,10 @@ class HeadBuffer:
         limit = self.limits.max_target
         if not self._line_ended:
             self._line_ended = self._data.find(b"\r\n", start, limit + 2) >= 0
+        if self._line_ended:
+            return
         undecided = self._data.endswith(b"\r", 0, stop)
-        if not self._line_ended and stop - undecided > limit:
+        if stop - undecided > limit:
             _check_bytes(self._data, start, limit + 1)
             reason = f"the request line is longer than {limit} bytes"
             raise _refusal(414, reason, "target_too_long")

@@ -323,12 +323,12 @@ class BotExchange:
 
     def _passed(self, event: BotHead | bytes | BotEnd) -> bytes:
         """The same for the client, in the framing that it understands."""
+        if isinstance(event, bytes):
+            return chunk(event) if self._chunked else event
         if isinstance(event, BotHead):
             return self._interim(event) if event.interim else self._head(event)
-        if isinstance(event, BotEnd):
-            self._answer_whole = True
-            return last_chunk(in_trailers(self._talk.trailers)) if self._chunked else b""
-        return chunk(event) if self._chunked else event
+        self._answer_whole = True
+        return last_chunk(in_trailers(self._talk.trailers)) if self._chunked else b""
 
     def _interim(self, head: BotHead) -> bytes:
         if self._exchange.head.version == b"1.0":
