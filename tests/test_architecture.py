@@ -79,7 +79,7 @@ IMPURE_MODULES = {
 }  # fmt: skip
 # Where a module with sharp edges may be used at all.
 ONLY_IN = {
-    "select": {"relay.pump.poller", "relay.server.bot_pool"},
+    "select": {"relay.pump.poller"},
     "selectors": {"relay.pump.poller"},
     "hmac": {"relay.policy.signing"},
     "httpx": {"relay.server.webhook_client"},
