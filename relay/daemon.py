@@ -45,7 +45,6 @@ from relay.server.inheriting import Inheritance
 from relay.server.listener import Listener
 from relay.server.nodes import Nodes
 from relay.server.pumps import Pumps
-from relay.server.routing import Routes
 from relay.server.rules import Rules
 from relay.server.sessions import SessionKeeper
 from relay.server.succession import Role
