@@ -27,7 +27,7 @@ setup(ext_modules=mypycify('$(COMPILED)'.split(), group_name='relay'))
 endef
 export SETUP
 
-.PHONY: run test test-clients test-live test-peers attach compiled test-compiled check style types property \
+.PHONY: run test test-clients test-live test-packaging test-peers attach compiled test-compiled check style types property \
 	bench bench-core bench-quick clean
 
 run: $(VENV)/ready          ## a working front door with an example bot behind it
@@ -39,8 +39,11 @@ test: $(VENV)/ready         ## the whole test suite, under five minutes on two c
 test-clients: $(VENV)/ready $(CLIENTS)/ready $(CLIENTS_NPM)/ready  ## the official clients, unmodified
 	CLIENTS_VENV=$(CLIENTS) CLIENTS_NPM=$(CLIENTS_NPM) $(BIN)/python -m pytest -q tests/clients
 
-test-peers: $(VENV)/ready   ## bad requests side by side with nginx and HAProxy
+test-peers: $(VENV)/ready   ## bad requests beside nginx and HAProxy; TLS ended in front
 	$(BIN)/python -m pytest -q tests/peers
+
+test-packaging: $(VENV)/ready  ## the wheel in a fresh environment, units, container file, manifests
+	$(BIN)/python -m pytest -q tests/packaging
 
 attach: $(VENV)/ready       ## how long a caller waits for a warm bot; on a machine without other work
 	$(BIN)/python -m tests.helpers.attach
@@ -81,13 +84,13 @@ types: $(VENV)/ready
 property: $(VENV)/ready     ## the property tests with the deep profile
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -q tests/property
 
-bench: $(VENV)/bench        ## measure this machine, some hours; see bench/README.md
+bench: $(VENV)/bench        ## measure this machine, under an hour; see bench/README.md
 	$(BIN)/python -m bench run
 
-bench-core: $(VENV)/bench   ## what the floors need, a quarter of an hour
+bench-core: $(VENV)/bench   ## what the floors need, some twelve minutes
 	$(BIN)/python -m bench run --core
 
-bench-quick: $(VENV)/bench  ## two scenarios in short rounds, under three minutes
+bench-quick: $(VENV)/bench  ## two scenarios in three rounds, under three minutes
 	$(BIN)/python -m bench run --quick
 
 $(VENV)/ready: pyproject.toml

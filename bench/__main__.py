@@ -14,11 +14,12 @@ from pathlib import Path
 from bench import targets
 from bench.children import ChildFailed, end_marked
 from bench.client import KEY_VARIABLE
-from bench.core import CORE, CORE_ROUNDS, CORE_TARGETS, CORE_WARMUP, core_seconds
+from bench.core import CORE, CORE_TARGETS, LIMITED, core_rounds
 from bench.report import terminal
 from bench.report.agreement import LIMIT, agreement
 from bench.report.comparison import OtherMachine, comparison
 from bench.report.files import write
+from bench.report.floors import brief_lines, judge
 from bench.report.machine import here
 from bench.report.results import Unreadable, directory, load, part_of
 from bench.run import Plan, run
@@ -28,9 +29,8 @@ from bench.shapes import Scenario
 __all__ = ["main"]
 
 RESULTS = Path(__file__).parent / "results"
-ROUNDS, MAX_ROUNDS = 3, 100
+ROUNDS, QUICK_ROUNDS, MAX_ROUNDS = 5, 3, 100
 QUICK = ("calls", "setup")
-QUICK_SECONDS, QUICK_WARMUP = 1.0, 0.25
 SLOW_TO_BUILD = ("relay-compiled",)  # a minute, once, which a quick run has not
 FAILED, USAGE = 1, 2
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 lines, agree = agreement(load(options.a), load(options.b))
                 print("\n".join(lines))
                 return 0 if agree else FAILED
+            case "floors":
+                print("\n".join(brief_lines(judge(load(options.directory)))))
+                return 0
             case _:
                 return _report(options.directory)
     except (Unreadable, OtherMachine, OSError) as error:
@@ -93,8 +96,9 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, given: li
         options.out.mkdir(parents=True)
         path = options.out
     try:
-        only = CORE if options.core else {}
-        results = run(Plan(scenarios, names, only, running, options.rounds, facts, path, mark))
+        only = CORE if options.core else {} if options.targets else LIMITED
+        rounds = {one.name: rounds_of(options, one.name) for one in scenarios}
+        results = run(Plan(scenarios, names, only, running, rounds, facts, path, mark))
         return 0 if results.valid else FAILED
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
@@ -114,9 +118,7 @@ def chosen(options: argparse.Namespace) -> list[Scenario]:
     Raises:
         ValueError: an unknown name, or a number out of its limits.
     """
-    if options.rounds is None:
-        options.rounds = CORE_ROUNDS if options.core else ROUNDS
-    if not 1 <= options.rounds <= MAX_ROUNDS:
+    if options.rounds is not None and not 1 <= options.rounds <= MAX_ROUNDS:
         raise ValueError(f"--rounds is {options.rounds}; expected 1 to {MAX_ROUNDS}")
     scenarios = []
     chosen_by_flag = QUICK if options.quick else CORE if options.core else SCENARIOS
@@ -124,14 +126,17 @@ def chosen(options: argparse.Namespace) -> list[Scenario]:
         if name not in SCENARIOS:
             raise ValueError(f"no scenario {name!r}; expected one of {', '.join(SCENARIOS)}")
         scenario = SCENARIOS[name]
-        if options.quick:
-            scenario = replace(scenario, seconds=QUICK_SECONDS, warmup=QUICK_WARMUP)
-        elif options.core:
-            scenario = replace(scenario, seconds=core_seconds(name), warmup=CORE_WARMUP)
         if options.seconds is not None:
             scenario = replace(scenario, seconds=options.seconds)
         scenarios.append(scenario)
     return scenarios
+
+
+def rounds_of(options: argparse.Namespace, name: str) -> int:
+    """How often a scenario meets each target: what was given, or what the selection wants."""
+    if options.rounds is not None:
+        return int(options.rounds)
+    return core_rounds(name) if options.core else QUICK_ROUNDS if options.quick else ROUNDS
 
 
 def _names(given: str | None, default: Iterable[str]) -> list[str]:
@@ -171,17 +176,18 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--quick",
         action="store_true",
-        help=f"short rounds, and only {', '.join(QUICK)} if none is named",
+        help=f"{QUICK_ROUNDS} rounds, and only {', '.join(QUICK)} if none is named",
     )
     add(
         "--core",
         action="store_true",
-        help="only what the floors need, in a quarter of an hour (bench/core.py)",
+        help="only what the floors need, in some twelve minutes (bench/core.py)",
     )
     add(
         "--rounds",
         type=int,
-        help=f"how often each target is measured ({ROUNDS}; {CORE_ROUNDS} with --core)",
+        help=f"how often each target is measured ({ROUNDS}; {QUICK_ROUNDS} with --quick; by"
+        " scenario with --core)",
     )
     add("--targets", metavar="A,B", help="only these; all that are installed otherwise")
     add("--seconds", type=float, help="how long each round records")
@@ -201,6 +207,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     agree.add_argument("a", type=Path, metavar="A")
     agree.add_argument("b", type=Path, metavar="B")
+    floors = actions.add_parser("floors", help="the table of floors of a run, as Markdown")
+    floors.add_argument("directory", type=Path, metavar="DIR")
     report = actions.add_parser("report", help="make summary and plots again from raw.json")
     report.add_argument("directory", type=Path, metavar="DIR")
     return parser

@@ -67,6 +67,7 @@ class Door:
         token: makes a token for a call at `ws_url`; None where that takes none.
         http_url: base of the origin's HTTP paths; None where they are behind a session
             (`start_url` less "/start" plus "/sessions/{id}", with `key`).
+        metrics_url: what a monitoring system fetches; None where there is nothing to fetch.
     """
 
     ws_url: str | None = None
@@ -74,6 +75,7 @@ class Door:
     key: str = ""
     http_url: str | None = None
     token: Callable[[], str] | None = None
+    metrics_url: str | None = None
 
 
 def raise_descriptor_limit() -> None:

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Cores", "allowed", "pinned", "split"]
+__all__ = ["Cores", "allowed", "pinned", "split", "used"]
 
 # one: everything on one core. apart: the load and the origin on one, the target on another.
 # two: the target wherever it likes, for those that have something to gain from a second process.
@@ -34,6 +34,12 @@ def split(how: Cores, cores: Sequence[int]) -> tuple[set[int], set[int]]:
     if how == "one":
         return {cores[-1]}, {cores[-1]}
     return {cores[0]}, {cores[-1]} if how == "apart" else set(cores)
+
+
+def used(how: Cores) -> set[int]:
+    """All cores on which a round so pinned takes place."""
+    load_cores, target_cores = split(how, allowed())
+    return load_cores | target_cores
 
 
 @contextmanager

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from bench.children import Child
 from bench.client import Channel
+from bench.crowd import at_rest, crowd
 from bench.exchanges import requests_worker
 from bench.native import program
 from bench.opening import count_closed, open_calls
 from bench.outcome import Meter, Outcome, histogram, number, percentiles, ready, work
 from bench.probe import Sample
 from bench.scenarios import beside
+from bench.scraping import Scraper
 from bench.shapes import MIB, Calls, Idle, Requests, Slow, Stream
 from bench.stats import Histogram
 from bench.targets import Target
@@ -24,41 +27,80 @@ __all__ = ["measure_calls", "measure_idle", "measure_stream"]
 BESIDE_NICENESS = 19
 LOOKS = 20  # at the memory while a slow reader reads
 MOSTLY = 0.9  # of what was to be pushed
-# What a load beside may make larger.
+# What something beside the calls may make larger. Of a scrape only what the calls pay counts.
 GROWN = ("p50", "p99", "cpu_us")
+SCRAPED = ("p50", "p99", "pump_cpu_us")
 WORK_GRACE = 30.0  # beyond the planned seconds: the workers' own bounds end before
 
 
 def measure_calls(scenario: Calls, target: Target, origin_pid: int | None) -> Outcome:
     """One round of paced calls; with another load beside them, they are measured alone first."""
-    alone = _paced(scenario, target, origin_pid, None)
-    if not scenario.mixed:
-        return alone
+    if not scenario.mixed and not scenario.scrapes:
+        return _paced(scenario, target, origin_pid)
+    if scenario.idle:
+        at_rest(target)
+    outcome = alone = _paced(scenario, target, origin_pid)
     with ExitStack() as stack:
-        memory, tunnels = {}, []
+        tunnels: Sequence[Channel] = ()
         if scenario.idle:
-            before = target.sample()
-            tunnels = stack.enter_context(open_calls(target.door, scenario.idle))
-            memory = Meter.pss(before, target.sample(), scenario.idle)
-        other = _start_beside(scenario, target, stack)
-        outcome = _paced(scenario, target, origin_pid, other)
+            tunnels = stack.enter_context(crowd(target, scenario.idle))
+            # Beyond a fresh start: what a target keeps of a round is not for nothing in the next.
+            memory = Meter.pss(target.idle, target.sample(), scenario.idle)
+        if scenario.mixed:
+            other = _start_beside(scenario, target, stack)
+            outcome = _paced(scenario, target, origin_pid, other)
+            _set_beside(outcome, alone, "grown", GROWN)
+        if scenario.idle:
+            outcome.figures |= memory
+        if scenario.scrapes and target.door.metrics_url:
+            scraped = _scrape(scenario, target, origin_pid, outcome)
+            outcome = outcome if scenario.mixed else scraped
         if gone := count_closed(tunnels):
             outcome.invalid = f"{gone} of {scenario.idle} tunnels were closed while idle"
-    outcome.invalid = outcome.invalid or alone.invalid
     outcome.raw["alone"] = alone.figures
-    outcome.figures |= memory
-    for name in GROWN:
-        if alone.figures.get(name) and name in outcome.figures:
-            short = name.removesuffix("_us")
-            outcome.figures[f"{short}_grown"] = outcome.figures[name] / alone.figures[name]
     return outcome
 
 
-def _paced(scenario: Calls, target: Target, origin_pid: int | None, other: Child | None) -> Outcome:
+def _set_beside(outcome: Outcome, alone: Outcome, what: str, names: Sequence[str]) -> None:
+    """Note by how much the figures of the second are those of the first."""
+    outcome.invalid = outcome.invalid or alone.invalid
+    for name in names:
+        if alone.figures.get(name) and name in outcome.figures:
+            short = name.removesuffix("_us").removesuffix("_cpu")
+            outcome.figures[f"{short}_{what}"] = outcome.figures[name] / alone.figures[name]
+
+
+def _scrape(scenario: Calls, target: Target, origin_pid: int | None, before: Outcome) -> Outcome:
+    """Measure the same again while the metrics are fetched; what that changed is in both."""
+    seconds = scenario.warmup + scenario.seconds
+    scraper = Scraper(str(target.door.metrics_url), scenario.scrapes, seconds)
+    scraped = _paced(scenario, target, origin_pid, meanwhile=scraper)
+    _set_beside(scraped, before, "scraped", SCRAPED)
+    if scraper.failure or not scraper.took:
+        why = scraper.failure or "no answer in time"
+        scraped.invalid = f"fetching the metrics failed: {why}"
+    else:
+        scraped.figures["scrape_ms"] = statistics.median(scraper.took) * 1000
+    scraped.raw["took"] = scraper.took
+    wanted = ("p50_scraped", "p99_scraped", "pump_scraped", "scrape_ms")
+    before.figures |= {name: scraped.figures[name] for name in wanted if name in scraped.figures}
+    before.raw["scraped"] = {**scraped.figures, "took": scraper.took}
+    before.invalid = before.invalid or scraped.invalid
+    return scraped
+
+
+def _paced(
+    scenario: Calls,
+    target: Target,
+    origin_pid: int | None,
+    other: Child | None = None,
+    meanwhile: Callable[[], None] | None = None,
+) -> Outcome:
     """The calls once.
 
     Args:
         other: a worker that is ready, to work beside them.
+        meanwhile: done here while they go on.
     """
     seconds = scenario.warmup + scenario.seconds + WORK_GRACE
     with open_calls(target.door, scenario.calls) as calls, _calls_worker(scenario, calls) as load:
@@ -66,7 +108,7 @@ def _paced(scenario: Calls, target: Target, origin_pid: int | None, other: Child
         meter = Meter(target, origin_pid)
         if other is not None:
             other.go_on()
-        result = work(load, meter, seconds)
+        result = work(load, meter, seconds, meanwhile)
         answers = _finish(other, seconds) if other is not None else None
     latency, lateness = histogram(result, "latency"), histogram(result, "lateness")
     outcome = _verified(result, latency, meter)
@@ -127,8 +169,7 @@ def measure_stream(scenario: Stream, target: Target, origin_pid: int | None) -> 
 
 def measure_idle(scenario: Idle, target: Target, origin_pid: int | None) -> Outcome:
     """Open tunnels, wait, and see what they cost while nothing happens."""
-    with open_calls(target.door, scenario.tunnels) as calls:
-        time.sleep(scenario.warmup)  # what opening left to do
+    with crowd(target, scenario.tunnels) as calls:
         meter = Meter(target, origin_pid)
         begun = time.monotonic()
         time.sleep(scenario.seconds)

@@ -51,6 +51,7 @@ _ALL = (
         "lower",
         "CPU of the target's process tree, kernel included, per what the scenario's cpu_per names",
     ),
+    Figure("pump_cpu_us", "pump cpu", "us", 1, "lower", "the same, of the relay's pumps alone"),
     Figure(
         "pss_kib",
         "PSS KiB",
@@ -67,6 +68,17 @@ _ALL = (
     Figure("p50_grown", "p50 grown", "times", 2, "lower", "p50 by that of the calls alone"),
     Figure("p99_grown", "p99 grown", "times", 2, "lower", "p99 by that of the calls alone"),
     Figure("cpu_grown", "cpu grown", "times", 2, "lower", "cpu us by that of the calls alone"),
+    Figure(
+        "p50_scraped",
+        "p50 scraped",
+        "times",
+        2,
+        "lower",
+        "p50 while /metrics is fetched, by that of the same calls without",
+    ),
+    Figure("p99_scraped", "p99 scraped", "times", 2, "lower", "the same of p99"),
+    Figure("pump_scraped", "pump scraped", "times", 2, "lower", "the same of pump cpu"),
+    Figure("scrape_ms", "scrape ms", "ms", 0, "lower", "the median of these fetches"),
     Figure(
         "switches",
         "switches",

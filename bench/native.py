@@ -22,6 +22,7 @@ FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
 BUILD_WAIT = 120.0  # seconds; a build takes less than two
 
 PROGRAMS: dict[str, tuple[str, ...]] = {
+    "awake": ("awake", "common"),
     "origin": ("origin", "answers", "http", "common"),
     "calls": ("calls", "channel", "channels", "ledger", "common"),
     "stream": ("stream", "channel", "channels", "ledger", "common"),

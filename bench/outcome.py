@@ -78,6 +78,8 @@ class Meter:
         if self.before is not None and self.after is not None:
             used = self.after.cpu_ns - self.before.cpu_ns
             figures["cpu_us"] = used / NS_PER_US / count / forwards
+            if pumps := self.after.pump_cpu_ns - self.before.pump_cpu_ns:
+                figures["pump_cpu_us"] = pumps / NS_PER_US / count / forwards
             switches = self.after.switches - self.before.switches
             figures["switches"] = switches / count / forwards
         if self._origin_before is not None and self._origin_after is not None:

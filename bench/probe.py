@@ -13,7 +13,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MARK", "Sample", "marked", "sample", "tree"]
+__all__ = [
+    "MARK",
+    "PROC",
+    "TICK",
+    "Sample",
+    "clock_of",
+    "core_of",
+    "marked",
+    "processes",
+    "sample",
+    "tree",
+]
 
 MARK = "RELAY_BENCH_RUN"
 PROC = Path("/proc")
@@ -21,7 +32,7 @@ PUMP = b"relay.pump"  # the module that relay/pump_processes.py runs
 NANOSECONDS = 1_000_000_000
 TICK = NANOSECONDS // os.sysconf("SC_CLK_TCK")
 # Fields of /proc/PID/stat counted from behind the command's name (proc(5): state is 3).
-PARENT, CHILD_USER, CHILD_SYSTEM = 4 - 3, 16 - 3, 17 - 3
+PARENT, CHILD_USER, CHILD_SYSTEM, CORE = 4 - 3, 16 - 3, 17 - 3, 39 - 3
 CPU_CLOCK_SCHED = 2  # linux/posix-timers.h: the precise clock of a whole process
 
 
@@ -34,13 +45,15 @@ class Sample:
         pss_kib: proportional set size of memory without a file behind it: pages shared
             after a fork count in parts. Code and libraries are left out, since their share
             falls whenever anybody starts another Python.
-        pump_pss_kib: the same of the members that are pumps of a relay.
+        pump_cpu_ns: CPU of the members that are pumps of a relay.
+        pump_pss_kib: memory of those.
         switches: voluntary and involuntary context switches of all threads.
         descriptors: open file descriptors.
         processes: how many processes were seen.
     """
 
     cpu_ns: int
+    pump_cpu_ns: int
     pss_kib: int
     pump_pss_kib: int
     switches: int
@@ -51,21 +64,30 @@ class Sample:
 def sample(pid: int, mark: str | None = None) -> Sample:
     """Look at the tree of `pid` and what carries `mark`; what has ended meanwhile counts as 0."""
     members = tree(pid, mark)
+    cpu = {member: _cpu_ns(member) for member in members}
     memory = {member: _pss_kib(member) for member in members}
+    pumps = [member for member in members if _is_pump(member)]
     return Sample(
-        cpu_ns=sum(map(_cpu_ns, members)),
+        cpu_ns=sum(cpu.values()),
+        pump_cpu_ns=sum(cpu[member] for member in pumps),
         pss_kib=sum(memory.values()),
-        pump_pss_kib=sum(memory[member] for member in members if _is_pump(member)),
+        pump_pss_kib=sum(memory[member] for member in pumps),
         switches=sum(map(_switches, members)),
         descriptors=sum(map(_descriptors, members)),
         processes=len(members),
     )
 
 
+def core_of(pid: int) -> int | None:
+    """The core on which a process ran last; None when it is gone."""
+    fields = _stat(pid)
+    return int(fields[CORE]) if fields else None
+
+
 def tree(pid: int, mark: str | None = None) -> set[int]:
     """The process, its descendants, and those that carry the mark; own processes only."""
     children: dict[int, list[int]] = {}
-    for other in _processes():
+    for other in processes():
         fields = _stat(other)
         if fields:
             children.setdefault(int(fields[PARENT]), []).append(other)
@@ -83,7 +105,7 @@ def marked(mark: str) -> list[int]:
     """Every living process whose environment has MARK set to `mark`."""
     wanted = f"{MARK}={mark}".encode()
     found = []
-    for pid in _processes():
+    for pid in processes():
         try:
             environment = (PROC / str(pid) / "environ").read_bytes()
         except OSError:  # ended, or not ours
@@ -93,7 +115,8 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def _processes() -> list[int]:
+def processes() -> list[int]:
+    """Every process that there is now."""
     return [int(entry) for entry in os.listdir(PROC) if entry.isdigit()]
 
 
@@ -110,12 +133,16 @@ def _cpu_ns(pid: int) -> int:
     fields = _stat(pid)
     if not fields:
         return 0
-    ended = (int(fields[CHILD_USER]) + int(fields[CHILD_SYSTEM])) * TICK
+    return clock_of(pid) + (int(fields[CHILD_USER]) + int(fields[CHILD_SYSTEM])) * TICK
+
+
+def clock_of(pid: int) -> int:
+    """Nanoseconds of CPU of one process without its children; 0 when it is gone."""
     try:
         # linux/posix-timers.h, MAKE_PROCESS_CPUCLOCK.
-        return ended + time.clock_gettime_ns((~pid << 3) | CPU_CLOCK_SCHED)
+        return time.clock_gettime_ns((~pid << 3) | CPU_CLOCK_SCHED)
     except OSError:
-        return ended
+        return 0
 
 
 def _pss_kib(pid: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import targets
@@ -14,17 +14,20 @@ from bench.report import terminal
 from bench.report.files import write
 from bench.report.floors import judge, terminal_lines
 from bench.report.machine import Facts, describe
-from bench.report.progress import Progress
+from bench.report.progress import Progress, minutes
 from bench.report.results import Results, Subject, part_of, save
 from bench.report.tally import Tally
 from bench.rounds import Round, measure
-from bench.shapes import Calls, Scenario
+from bench.shapes import Calls, Idle, Scenario
 from bench.targets import Target
 
-__all__ = ["Plan", "in_turn", "run"]
+__all__ = ["Patience", "Plan", "chosen", "in_turn", "run"]
 
-OPENING = 0.002  # seconds for each of many tunnels
+# Seconds for each of many tunnels: open, close, end. The relay has a session for each.
+OPENING = {"relay": 0.0045, "peer": 0.0007}
 ROUND = 0.4  # seconds that a round takes beside its scenario's own: processes start, calls open
+REPEATS = 2  # of a round that others disturbed
+REPEATED = 0.25  # of the time of the whole run, at most, goes to such repetitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Plan:
         names: of the targets that the harness starts.
         only: by scenario, the names to which it is limited; a scenario that is not there meets all.
         given: what runs already.
-        rounds: how often each scenario meets each target.
+        rounds: by scenario, how often it meets each target.
         path: an empty directory for the results.
         mark: carried by every process that is started for the run (bench/probe.py).
     """
@@ -44,7 +47,7 @@ class Plan:
     names: Sequence[str]
     only: Mapping[str, Sequence[str]]
     given: Sequence[Target]
-    rounds: int
+    rounds: Mapping[str, int]
     facts: Facts
     path: Path
     mark: str
@@ -107,13 +110,19 @@ def _measure(plan: Plan, started: tuple[list[Target], int], results: Results) ->
     measured, origin = started
     met_by = ((scenario, _meeting(plan, scenario, measured)) for scenario in plan.scenarios)
     work = [(scenario, met) for scenario, met in met_by if met]
-    planned = sum(_planned(scenario) * len(met) for scenario, met in work) * plan.rounds
-    progress = Progress(planned, sys.stderr)
+    planned = sum(
+        _planned(scenario, target) * plan.rounds[scenario.name]
+        for scenario, met in work
+        for target in met
+    )
+    count = sum(len(met) * plan.rounds[scenario.name] for scenario, met in work)
+    print(f"{len(work)} scenarios, {count} rounds, about {minutes(planned)}", flush=True)
+    progress, patience = Progress(planned, sys.stderr), Patience(planned * REPEATED)
     for place, (scenario, met) in enumerate(work, 1):
-        progress.begin(f"{scenario.name}, scenario {place} of {len(plan.scenarios)}")
+        progress.begin(f"{scenario.name}, scenario {place} of {len(work)}")
         rounds: list[Round] = []
         try:
-            _rounds(scenario, met, origin, plan.rounds, rounds, progress)
+            _rounds(plan, (scenario, met, origin), rounds, progress, patience)
         finally:
             progress.clear()
             if rounds:
@@ -126,23 +135,56 @@ def _measure(plan: Plan, started: tuple[list[Target], int], results: Results) ->
 def _meeting(plan: Plan, scenario: Scenario, measured: Sequence[Target]) -> list[Target]:
     """The targets that a scenario meets."""
     only = plan.only.get(scenario.name)
-    return [each for each in measured if only is None or each.name in only or each in plan.given]
+    return [
+        each
+        for each in measured
+        if (only is None or each.name in only or each in plan.given)
+        and not (_only_scrapes(scenario) and each.door.metrics_url is None)
+    ]
+
+
+def _only_scrapes(scenario: Scenario) -> bool:
+    return isinstance(scenario, Calls) and bool(scenario.scrapes) and not scenario.mixed
+
+
+@dataclass(slots=True)
+class Patience:
+    """How many planned seconds may still go to repetitions."""
+
+    left: float
+
+    def allows(self, planned: float) -> bool:
+        """Whether another one fits; it is then counted."""
+        fits = planned <= self.left
+        self.left -= planned if fits else 0.0
+        return fits
 
 
 def _rounds(
-    scenario: Scenario,
-    measured: Sequence[Target],
-    origin: int,
-    count: int,
+    plan: Plan,
+    work: tuple[Scenario, Sequence[Target], int],
     rounds: list[Round],
     progress: Progress,
+    patience: Patience,
 ) -> None:
     """Every target once per round, so that a drift of the machine meets them all."""
+    scenario, measured, origin = work
+    count = plan.rounds[scenario.name]
     for number in range(1, count + 1):
         for target in in_turn(measured, number):
             progress.step(f"{scenario.name} {number}/{count} {target.name}")
-            rounds.append(measure(scenario, target, number, origin))
-            progress.done(_planned(scenario))
+            planned = _planned(scenario, target)
+            tried = [measure(scenario, target, number, origin)]
+            while tried[-1].disturbed and len(tried) <= REPEATS and patience.allows(planned):
+                tried.append(measure(scenario, target, number, origin))
+            rounds.append(chosen(tried))
+            progress.done(planned)
+
+
+def chosen(tried: Sequence[Round]) -> Round:
+    """Of several attempts at a round the one that others disturbed least; what was thrown away."""
+    least = min(tried, key=lambda one: (one.disturbed and bool(one.invalid), one.foreign))
+    return replace(least, repeated=len(tried) - 1)
 
 
 def in_turn(measured: Sequence[Target], number: int) -> list[Target]:
@@ -155,11 +197,18 @@ def in_turn(measured: Sequence[Target], number: int) -> list[Target]:
     return turned if number % 2 else turned[::-1]
 
 
-def _planned(scenario: Scenario) -> float:
+def _planned(scenario: Scenario, target: Target) -> float:
+    """Seconds that a round takes on a machine that is left alone."""
     once = scenario.warmup + scenario.seconds + ROUND
-    if isinstance(scenario, Calls) and scenario.mixed:
-        return 2 * once + scenario.idle * OPENING
-    return once
+    opening = OPENING["relay" if target.kind == "relay" else "peer"]
+    match scenario:
+        case Calls():
+            scraped = bool(scenario.scrapes) and target.door.metrics_url is not None
+            return (1 + scenario.mixed + scraped) * once + scenario.idle * opening
+        case Idle():
+            return once + scenario.tunnels * opening
+        case _:
+            return once
 
 
 def _write(path: Path, results: Results) -> None:

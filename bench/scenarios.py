@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from bench.report.layout import bytes_text
 from bench.shapes import KIB, MAX_SECONDS, MIB, Calls, Idle, Requests, Scenario, Setup, Slow, Stream
 
 __all__ = ["SCENARIOS", "beside"]
 
+# Of scenarios whose tails are judged, which need more messages than a median.
+TAIL_SECONDS, SCRAPED_SECONDS = 1.0, 2.0
+# Whoever has to take 1 GiB in a second is no slow reader.
+SLOW_SECONDS = 3.0
 BESIDE_LONGER = 0.1  # seconds that a load beside calls lasts longer than they
 
 _LATENCY = ("p50", "p90", "p99", "p999", "max")
@@ -19,10 +24,15 @@ _CALLS = (
     *("late_p50", "late_p99", *_ENDS),
 )
 _GROWN = ("p50_grown", "p99_grown")
+_SCRAPED = ("p50_scraped", "p99_scraped", "pump_scraped", "scrape_ms")
 _MIXED = (*_LATENCY, *_GROWN, "per_second", *_FAULTS, "late_p50", "late_p99")
 _CROWD = (
-    *(*_LATENCY, *_GROWN, "cpu_us", "cpu_grown", "pss_kib", "pump_kib", "per_second"),
-    *(*_FAULTS, "switches", "late_p50", "late_p99", *_ENDS),
+    *(*_LATENCY, *_GROWN, "cpu_us", "cpu_grown", "pump_cpu_us", "pss_kib", "pump_kib"),
+    *(*_SCRAPED, "per_second", *_FAULTS, "switches", "late_p50", "late_p99", *_ENDS),
+)
+_WATCHED = (
+    *(*_LATENCY, *_SCRAPED, "cpu_us", "pump_cpu_us", "per_second", *_FAULTS, "switches"),
+    *("late_p50", "late_p99", *_ENDS),
 )
 _STREAM = (*_LATENCY, "per_second", "mb_per_second", *_FAULTS, "cpu_us", "switches", *_ENDS)
 _BULK = ("mb_per_second", "per_second", *_LATENCY, *_FAULTS, "cpu_us", "switches", *_ENDS)
@@ -36,6 +46,10 @@ _CARRIED = (*_LATENCY, "per_second", "mb_per_second", "failed", "cpu_us", "switc
 _IDLE = ("pss_kib", "pump_kib", "cpu_us", "switches", "failed")
 
 _ECHO = "Echo is no conversation, and loopback has no loss, no delay and a huge MTU."
+_AWAKE = (
+    f"{_ECHO} Cores are kept awake between messages: what waking them up costs, which is more for"
+    " the relay than for its peers, is in calls-halting."
+)
 _BESIDE = (
     "On few cores the load beside takes them from everything, generator and origin"
     " included; CPU per message is left out, because it is mostly the other load's."
@@ -44,20 +58,22 @@ _CLOSED = "A closed loop: a slower target is asked less often, and a crowd would
 
 
 def _calls(name: str, about: str, **numbers: object) -> Calls:
-    fixed: dict[str, object] = {"figures": _CALLS, "main": "p50", "shows_not": _ECHO}
+    fixed: dict[str, object] = {"figures": _CALLS, "main": "p50", "shows_not": _AWAKE}
     return Calls(name=name, about=about, **{**fixed, **numbers})  # type: ignore[arg-type]
 
 
 def _beside(name: str, other: str, **numbers: object) -> Calls:
-    about = f"the calls alone, then beside {other}"
-    fixed: dict[str, object] = {"figures": _MIXED, "shows_not": _BESIDE, "cores": "two"}
+    about = f"50 calls beside {other}; just before, for what that changes, alone"
+    fixed: dict[str, object] = {
+        "figures": _MIXED, "shows_not": _BESIDE, "cores": "two", "seconds": TAIL_SECONDS,
+    }  # fmt: skip
     return _calls(name, about, **{**fixed, **numbers})
 
 
-def _stream(name: str, connections: int, label: str, size: int, in_flight: int) -> Stream:
+def _stream(name: str, connections: int, size: int, in_flight: int) -> Stream:
     return Stream(
         name=name,
-        about=f"messages of {label} as fast as they go, {in_flight} in flight on each of"
+        about=f"messages of {bytes_text(size)} as fast as they go, {in_flight} in flight on each of"
         f" {connections}",
         figures=_BULK,
         main="mb_per_second",
@@ -70,7 +86,7 @@ def _stream(name: str, connections: int, label: str, size: int, in_flight: int) 
 
 
 def _bulk(label: str, size: int, in_flight: int) -> Stream:
-    stream = _stream(f"bulk-{label}", 4, label.upper(), size, in_flight)
+    stream = _stream(f"bulk-{label}", 4, size, in_flight)
     return replace(stream, series="bulk", at=size)
 
 
@@ -122,7 +138,7 @@ def beside(calls: Calls) -> Requests | Stream | None:
 
 
 _ALL: tuple[Scenario, ...] = (
-    # First, while the targets' memory is that of a fresh start.
+    # These first, while the targets' memory is that of a fresh start.
     Idle(
         name="idle",
         about="2000 open tunnels in which nothing happens",
@@ -131,11 +147,33 @@ _ALL: tuple[Scenario, ...] = (
         shows_not="The kernel's socket buffers are not in PSS; they are the same for every target.",
         cpu_per="second",
     ),
+    _beside(
+        "mixed-idle",
+        "5000 open tunnels in which nothing happens",
+        figures=_CROWD,
+        idle=5_000,
+        scrapes=1,
+        seconds=SCRAPED_SECONDS,
+        cores="one",
+        shows_not="What it costs to open them all at once.",
+    ),
     _calls("calls", "20 ms audio both ways: round trip from the intended send time"),
-    _calls("calls-apart", "the same with the target on a core of its own", cores="apart"),
-    _calls("calls-pipecat", "the same in Pipecat's protobuf frames of 16 kHz audio", size=651),
-    _calls("calls-twilio", "the same in Twilio's JSON", size=390, kind="text"),
-    _calls("calls-exotel", "Exotel's JSON, ten times a second", size=2287, rate=10, kind="text"),
+    _calls("calls-apart", "20 ms audio both ways, the target on a core of its own", cores="apart"),
+    _calls(
+        "calls-halting",
+        "20 ms audio both ways, on a core that may halt between messages",
+        halting=1,
+        shows_not=_ECHO,
+    ),
+    _calls("calls-pipecat", "20 ms audio in Pipecat's protobuf frames of 16 kHz", size=651),
+    _calls("calls-twilio", "20 ms audio in Twilio's JSON", size=390, kind="text"),
+    _calls(
+        "calls-exotel",
+        "100 ms audio in Exotel's JSON, ten times a second",
+        size=2287,
+        rate=10,
+        kind="text",
+    ),
     Stream(
         name="pingpong",
         about="one WebSocket, one message in flight: the round trip without any waiting",
@@ -155,7 +193,7 @@ _ALL: tuple[Scenario, ...] = (
             ("4m", 4 * MIB, 2),
         )
     ),
-    _stream("bulk-2x1m", 2, "1M", MIB, 2),
+    _stream("bulk-2x1m", 2, MIB, 2),
     _setup(
         "setup",
         "calls set up: WebSocket handshake with a token, first echo, close",
@@ -183,17 +221,20 @@ _ALL: tuple[Scenario, ...] = (
         size=64 * KIB,
         in_flight=512,
         pushed=1 << 30,
+        seconds=SLOW_SECONDS,
     ),
     _beside("mixed-http", "four connections that ask for small JSON without pause", flood=4),
-    _beside("mixed-sessions", "sixteen connections that do the same", flood=16),
-    _beside("mixed-bulk", "a stream of 64 KiB messages", bulk=1),
     _beside(
-        "mixed-idle",
-        "5000 open tunnels in which nothing happens",
-        figures=_CROWD,
-        idle=5_000,
-        cores="one",
-        shows_not="What it costs to open them all at once.",
+        "mixed-sessions", "sixteen connections that ask for small JSON without pause", flood=16
+    ),
+    _beside("mixed-bulk", "a stream of 64 KiB messages", bulk=1),
+    _calls(
+        "mixed-scrapes",
+        "50 calls while /metrics is fetched ten times a second; just before, alone",
+        figures=_WATCHED,
+        scrapes=10,
+        seconds=SCRAPED_SECONDS,
+        shows_not="What the fetches themselves cost, which is in another process than the calls.",
     ),
     *(_scale(calls) for calls in (10, 50, 100, 200, 500, 1000)),
 )

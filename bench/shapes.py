@@ -28,6 +28,7 @@ MAX_WORKERS = 256
 MAX_IN_FLIGHT = 1_024
 MAX_IN_FLIGHT_BYTES = 32 << 20  # per connection; most of it sits in the kernel
 MAX_TUNNELS = 10_000
+MAX_SCRAPES = 100  # a second
 MAX_PUSHED = 16 << 30  # some minutes' worth
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -56,8 +57,8 @@ class Scenario:
     main: str
     shows_not: str
     cpu_per: str = "forwarded message"
-    seconds: float = 5.0
-    warmup: float = 0.5
+    seconds: float = 0.6
+    warmup: float = 0.3
     cores: Cores = "one"
     series: str = ""
     at: float = 0.0
@@ -79,6 +80,9 @@ class Calls(Scenario):
         flood: HTTP connections that ask without pause beside the calls; 0 for none.
         bulk: WebSockets that stream 64 KiB messages through the same target beside the calls.
         idle: tunnels in which nothing happens beside the calls.
+        halting: 1 where cores may fall asleep between two messages (bench/awake.py).
+        scrapes: how often a second /metrics is fetched in a further part of the round; 0 for
+            none, and none where the target has nothing to fetch.
     """
 
     calls: int = 50
@@ -88,6 +92,8 @@ class Calls(Scenario):
     flood: int = 0
     bulk: int = 0
     idle: int = 0
+    scrapes: int = 0
+    halting: int = 0
 
     def __post_init__(self) -> None:
         Scenario.__post_init__(self)
@@ -97,6 +103,8 @@ class Calls(Scenario):
         _within("flood", self.flood, 0, MAX_WORKERS)
         _within("bulk", self.bulk, 0, MAX_WORKERS)
         _within("idle", self.idle, 0, MAX_TUNNELS)
+        _within("scrapes", self.scrapes, 0, MAX_SCRAPES)
+        _within("halting", self.halting, 0, 1)
         messages = self.calls * self.rate * (self.seconds + self.warmup)
         _within("messages of a round", messages, 1, MAX_MESSAGES)
 

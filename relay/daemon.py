@@ -32,6 +32,7 @@ from relay.ops.console import console_files
 from relay.ops.log import Log
 from relay.ops.observer import Observer
 from relay.ops.supervisor import NOBODY, VARIABLES, Supervisor
+from relay.ops.traces import recording
 from relay.predecessor import Predecessor
 from relay.pump_processes import PumpProcesses, RuntimeDirectories, hold_directory, node_name
 from relay.reloading import Parts, Reloading, in_force
@@ -143,6 +144,9 @@ class Daemon:
                 lock = -1
             self._room = descriptor_room()
             node = node_name(config.runtime_dir)
+            file = config.runtime_dir / "traces.json"
+            traces = held.enter_context(recording(config.traces, node, __version__, file))
+            self._log.traces = traces
             store = SQLiteStore(config.store_path, node, told=config.catalog.webhooks())
             held.callback(store.close)
             async with trio.open_nursery() as nursery, contextlib.AsyncExitStack() as opened:
@@ -152,6 +156,8 @@ class Daemon:
                     given, self._inheritance = await before.wait_turn()
                     own = hold_directory(config.runtime_dir, config.pumps, given)
                     lock = held.enter_context(own)
+                if traces is not None:
+                    traces.inherit()
                 await store.join(self._place, self._homes.control_lives)
                 await self._serve_on(sockets, store, lock)
                 nursery.cancel_scope.cancel()
@@ -289,6 +295,7 @@ class Daemon:
             name=node_name(config.runtime_dir),
             version=__version__,
             started_at=time.time(),
+            traces=self._log.traces,
         )
         self._begin_chores(front, store, owned)
         return front

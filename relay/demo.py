@@ -55,7 +55,7 @@ Start a session:
   curl -s -X POST {url}/v1/public/echo/start -H 'Authorization: Bearer {public}' \\
     -H 'Content-Type: application/json' -d '{{"transport": "websocket"}}'
 
-Talk to the bot over WebSocket (audio frames for five seconds, round trips printed):
+Talk to the bot over WebSocket (audio frames for five seconds, round trips printed{needs}):
   {python} {client} {url}/v1/public/echo/start --key {public}
 
 See the sessions, live and ended, in a browser at {admin}/ or here:
@@ -137,6 +137,7 @@ def _print_banner(keys: Keys, url: str, admin: str) -> None:
             private=keys.private,
             python=_shown(Path(sys.executable)),
             client=_shown(client),
+            needs="" if find_spec("websockets") else "; first: pip install websockets",
         ),
         flush=True,
     )

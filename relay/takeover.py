@@ -337,6 +337,8 @@ async def _hand_over(node: Node, talk: Talk, pid: int) -> Successor:
         await front.drains.wait_written()
         await node.owned.end()
         kept = front.sessions.hand_over(successor) | front.calls.frames.sessions()
+        if front.traces is not None:
+            front.traces.hand_over()
         kept |= successor.attaching() | (node.before.kept if node.before else set())
         await successor.go(kept, node.lock)
         node.tell(f"MAINPID={pid}")  # at once: a supervisor starts another one when we die

@@ -83,6 +83,7 @@ ONLY_IN = {
     "selectors": {"relay.pump.poller"},
     "hmac": {"relay.policy.signing"},
     "httpx": {"relay.server.webhook_client"},
+    "opentelemetry": {"relay.ops.otlp"},
     "signal": {"relay.daemon", "relay.demo", "relay.instances.process", "relay.pump.process"},
     "subprocess": {"relay.instances.process", "relay.pump_processes", "relay.takeover"},
     "sqlite3": {

@@ -39,6 +39,8 @@ CODE = CodeNames()
 FILLER = "0123456789abcdef0123456789abcdef"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
+# [name]: target, once for a page, where several places of it link to the same.
+DEFINED = re.compile(r"^\[[^\]]+\]: ([^\s#]+)()$", re.MULTILINE)
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|usr|opt|mnt)/")
 
 Row = dict[str, str]
@@ -322,7 +324,8 @@ def test_configurations_load(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_resolve(path: Path) -> None:
-    for target, anchor in LINK.findall(FENCE.sub("", path.read_text())):
+    text = FENCE.sub("", path.read_text())
+    for target, anchor in [*LINK.findall(text), *DEFINED.findall(text)]:
         if target.startswith(("http://", "https://")):
             continue
         file = path.parent / target if target else path

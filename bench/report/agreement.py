@@ -6,7 +6,7 @@ from itertools import product
 
 from bench.report.comparison import same_machine
 from bench.report.results import Results
-from bench.report.tally import Tally
+from bench.report.tally import Tally, disturbance
 from bench.report.text import align, plain, quotient
 
 __all__ = ["LIMIT", "agreement"]
@@ -36,7 +36,17 @@ def agreement(first: Results, second: Results) -> tuple[list[str], bool]:
         return ["the runs have no ratio to nginx in common"], False
     agreed = said.count(AGREE)
     line = f"{len(said)} ratios of median latency and CPU to nginx: {agreed} within {LIMIT:.0%}"
-    return [*align(rows), "", f"{line}, {len(said) - agreed} not"], agreed == len(said)
+    lines = [*align(rows), "", f"{line}, {len(said) - agreed} not"]
+    return [*lines, *_disturbances(first, second)], agreed == len(said)
+
+
+def _disturbances(first: Results, second: Results) -> list[str]:
+    """What others did to either run: the first place to look for why they are apart."""
+    runs = (("A", first), ("B", second))
+    told = (
+        (name, disturbance([Tally(part, run.subjects) for part in run.parts])) for name, run in runs
+    )
+    return [f"{name}: {text}" for name, text in told if text]
 
 
 def _scenario(left: Tally, right: Tally) -> list[list[str]]:

@@ -11,7 +11,7 @@ from bench.report.tally import Tally, better_of
 from bench.report.text import align, markdown
 from bench.stats import Band, best
 
-__all__ = ["Judged", "judge", "markdown_lines", "terminal_lines"]
+__all__ = ["Judged", "brief_lines", "judge", "markdown_lines", "terminal_lines"]
 
 ABOUT = (
     "Medians of the rounds, a ratio taken within each; in brackets the smallest and the largest"
@@ -87,25 +87,46 @@ def markdown_lines(judged: Sequence[Judged]) -> list[str]:
     return ["## Floors and goals", "", ABOUT, "", *markdown(_rows(judged)), ""]
 
 
+def brief_lines(judged: Sequence[Judged]) -> list[str]:
+    """A Markdown table with one row for each floor: the relay, and with a compiled pump."""
+    rows = [["work", "relay", "compiled", "held against", "floor", ""]]
+    for floor in dict.fromkeys(one.floor for one in judged):
+        both = [next((one for one in judged if one.floor == floor and one.target == target), None)
+                for target in JUDGED]  # fmt: skip
+        there = [one for one in both if one is not None]
+        owed = dict.fromkeys(_text(floor, floor.owed(one.target)) for one in there)
+        rows.append([
+            floor.work,
+            *("" if one is None else _text(floor, one.band.middle) for one in both),
+            ", ".join(dict.fromkeys(one.base or "itself" for one in there)),
+            f"{_sign(floor)} {', '.join(owed)}",
+            ", ".join(dict.fromkeys(one.verdict.lower() for one in there)),
+        ])  # fmt: skip
+    return markdown(rows) if judged else ["the run has measured nothing that has a floor"]
+
+
 def _rows(judged: Sequence[Judged]) -> list[list[str]]:
     rows = [["work", "target", "measured", "held against", "floor", "goal", ""]]
     for one in judged:
-        sign = "<=" if better_of(one.floor.figure) == "lower" else ">="
-        unit = one.floor.unit
-
-        def text(value: float, unit: str = unit) -> str:
-            digits = 2 if value < 100 else 0
-            return f"x{value:.2f}" if unit == "x" else f"{value:.{digits}f}{unit}"
-
-        ends = f" ({text(one.band.low)} to {text(one.band.high)})"
-        goal = one.floor.goal
+        floor, low, high = one.floor, one.band.low, one.band.high
         rows.append([
-            one.floor.work,
+            floor.work,
             one.target,
-            text(one.band.middle) + ends,
+            f"{_text(floor, one.band.middle)} ({_text(floor, low)} to {_text(floor, high)})",
             one.base or "itself",
-            f"{sign} {text(one.floor.owed(one.target))}",
-            "-" if goal is None else f"{sign} {text(goal)}",
+            f"{_sign(floor)} {_text(floor, floor.owed(one.target))}",
+            "-" if floor.goal is None else f"{_sign(floor)} {_text(floor, floor.goal)}",
             one.verdict,
         ])  # fmt: skip
     return rows
+
+
+def _sign(floor: Floor) -> str:
+    return "<=" if better_of(floor.figure) == "lower" else ">="
+
+
+def _text(floor: Floor, value: float) -> str:
+    """A value of the floor's figure, or of its ratio, with its unit."""
+    return (
+        f"x{value:.2f}" if floor.unit == "x" else f"{value:.{2 if value < 100 else 0}f}{floor.unit}"
+    )

@@ -10,7 +10,7 @@ from bench.report.bars import Group, bars
 from bench.report.curves import over_series, percentiles
 from bench.report.machine import Facts
 from bench.report.results import Results
-from bench.report.tally import Tally
+from bench.report.tally import Tally, disturbance
 
 __all__ = ["draw"]
 
@@ -61,10 +61,13 @@ def _series(tallies: Sequence[Tally], facts: Facts, path: Path) -> list[str]:
 
 
 def _groups(alone: Sequence[Tally]) -> list[Group]:
-    """The bars: CPU by what it is counted for, and main figures that are no latencies."""
+    """The bars: CPU by what it is counted for, and main figures that are no latencies.
+
+    Where only one target was measured there is nothing side by side.
+    """
     groups = []
     for per in dict.fromkeys(tally.part.cpu_per for tally in alone):
-        members = [t for t in alone if t.part.cpu_per == per and t.bands("cpu_us")]
+        members = [t for t in alone if t.part.cpu_per == per and len(t.bands("cpu_us")) > 1]
         file = f"cpu-per-{per.replace(' ', '-')}"
         groups.append(Group(file, f"CPU per {per}", "cpu_us", members))
     for name in ("per_second", "pss_kib", "grown_kib"):
@@ -74,11 +77,13 @@ def _groups(alone: Sequence[Tally]) -> list[Group]:
 
 
 def _has_latency(tally: Tally) -> bool:
-    return any("latency" in one.histograms for name in tally.names for one in tally.rounds(name))
+    """Whether there is any, and whether it says something: a slow reader makes its own."""
+    rounds = (one for name in tally.names for one in tally.rounds(name))
+    return "p50" in tally.part.figures and any("latency" in one.histograms for one in rounds)
 
 
 def _small(facts: Facts, tallies: Sequence[Tally]) -> list[str]:
-    """What was left out, and where and when this was measured."""
+    """What was left out, what others disturbed, and where and when this was measured."""
     left_out = [
         f"{tally.part.name} {name} {gone} of {tally.tried(name)}"
         for tally in tallies
@@ -87,6 +92,8 @@ def _small(facts: Facts, tallies: Sequence[Tally]) -> list[str]:
     ]
     text = f"Rounds left out because they do not count: {', '.join(left_out)}."
     lines = textwrap.wrap(text, SMALL_WIDTH) if left_out else []
+    if disturbed := disturbance(tallies):
+        lines += textwrap.wrap(f"{disturbed}.", SMALL_WIDTH)
     rounds = max((tally.tried(name) for tally in tallies for name in tally.names), default=0)
     where = f"{facts.processor}, {facts.cores} cores ({facts.machine}), Linux {facts.kernel}"
     count = "1 round" if rounds == 1 else f"{rounds} rounds"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TextIO
 
-__all__ = ["Progress", "left"]
+__all__ = ["Progress", "left", "minutes"]
 
 BAR = 24
 CLEAR = "\r\x1b[K"
@@ -57,10 +57,12 @@ class Progress:
 def left(planned: float, done: float, elapsed: float) -> str:
     """The time left in words; before anything is done the plan itself is the forecast."""
     pace = elapsed / done if done else 1.0
-    seconds = max(0.0, (planned - done) * pace)
+    return f"about {minutes(max(0.0, (planned - done) * pace))} left"
+
+
+def minutes(seconds: float) -> str:
+    """A time in words: 40 s, 12 min, 2 h 5 min."""
     if seconds < 90:
-        return f"about {max(1, round(seconds))} s left"
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return f"about {minutes} min left"
-    return f"about {minutes // 60} h {minutes % 60} min left"
+        return f"{max(1, round(seconds))} s"
+    whole = round(seconds / 60)
+    return f"{whole} min" if whole < 120 else f"{whole // 60} h {whole % 60} min"

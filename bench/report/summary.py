@@ -8,7 +8,7 @@ from bench.figures import FIGURES
 from bench.report.floors import judge, markdown_lines
 from bench.report.machine import describe
 from bench.report.results import Part, Results
-from bench.report.tally import Tally
+from bench.report.tally import Tally, disturbance
 from bench.report.text import first_line, interval, markdown, numbers, plain, quotient
 
 __all__ = ["summary"]
@@ -65,6 +65,8 @@ def _care(results: Results, tallies: Sequence[Tally]) -> list[str]:
     if invalid:
         count = "1 round does" if len(invalid) == 1 else f"{len(invalid)} rounds do"
         notes.append(f"- {count} not count, for reasons that stand with the scenarios.")
+    if disturbed := disturbance(tallies):
+        notes.append(f"- {disturbed}.")
     return ["## To be read with care", "", *notes, ""] if notes else []
 
 
@@ -81,6 +83,7 @@ def _section(tally: Tally, plots: Sequence[str]) -> list[str]:
     remarks = [
         *(f"- Does not count: {one.target}, round {one.number}: {first_line(one.invalid)}"
           for one in tally.invalid),
+        *([f"- {disturbed}."] if (disturbed := disturbance([tally])) else []),
         *(f"- {name}: {notes}" for name in tally.names if (notes := tally.notes(name))),
     ]  # fmt: skip
     return [*lines, *([*remarks, ""] if remarks else []), *_images(plots)]

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.figures import FIGURES
+from bench.foreign import MAX_FOREIGN
 from bench.report.results import Part, Subject
 from bench.rounds import Round
 from bench.stats import Band, band, best, paired
 
-__all__ = ["FAULTS", "Tally"]
+__all__ = ["FAULTS", "Tally", "better_of", "disturbance"]
 
 # What a target must not do to messages; a peer that does is never the best one.
 FAULTS = ("lost", "reordered", "changed")
@@ -52,6 +53,17 @@ class Tally:
     def invalid(self) -> list[Round]:
         """The rounds that say nothing about their target."""
         return [one for one in self._in_order() if one.invalid]
+
+    @property
+    def repeated(self) -> int:
+        """How many rounds were thrown away and measured again because of others."""
+        return sum(one.repeated for one in self.part.rounds)
+
+    @property
+    def disturbed(self) -> list[Round]:
+        """The valid rounds that count although others used their cores, the worst one first."""
+        kept = [one for one in self.part.rounds if one.disturbed and not one.invalid]
+        return sorted(kept, key=lambda one: -one.foreign)
 
     def kind(self, name: str) -> str:
         """direct, relay, peer or given."""
@@ -121,6 +133,22 @@ class Tally:
         order: Mapping[str, int] = {each.name: i for i, each in enumerate(self.subjects)}
         last = len(order)
         return sorted(self.part.rounds, key=lambda one: (order.get(one.target, last), one.number))
+
+
+def disturbance(tallies: Sequence[Tally]) -> str:
+    """What others did to these rounds, in a sentence; "" when that was nothing."""
+    repeated = sum(tally.repeated for tally in tallies)
+    disturbed = [one for tally in tallies for one in tally.disturbed]
+    said = []
+    if repeated:
+        said.append(f"others used the cores, so rounds were measured again: {repeated}")
+    if disturbed:
+        most = max(one.foreign for one in disturbed)
+        said.append(
+            f"rounds that count although others used more than {MAX_FOREIGN:.0%} of a core, at most"
+            f" {most:.0%}: {len(disturbed)}"
+        )
+    return "; ".join(said)
 
 
 def better_of(figure: str) -> Literal["lower", "higher"] | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.figures import FIGURES
 from bench.report.results import Part
-from bench.report.tally import FAULTS, Tally
+from bench.report.tally import FAULTS, Tally, disturbance
 from bench.report.text import align, amount, first_line, interval, numbers, plain, quotient
 
 __all__ = ["describe", "table"]
@@ -15,9 +15,10 @@ WIDTH = 110
 INDENT = "  "
 # What goes first when the table is too wide; it is all in summary.md.
 DISPENSABLE = (
+    *("pump_cpu_us", "scrape_ms"),
     *("origin_cpu_us", "generator_cpu_us", "late_p99", "start_p50", "connect_p50", "echo_p50"),
     *("late_p50", "switches", "p999", "p90", "max", "pss_kib", "per_second", "mb_per_second"),
-    "p99_grown",
+    *("p99_grown", "pump_kib", "pump_scraped", "p99_scraped"),
 )
 
 
@@ -87,6 +88,9 @@ def _remarks(tally: Tally) -> list[str]:
         f"{INDENT}! {one.target} round {one.number} does not count: {first_line(one.invalid)}"
         for one in tally.invalid
     ]
-    return lines + [
-        f"{INDENT}{name}: {notes}" for name in tally.names if (notes := tally.notes(name))
+    disturbed = disturbance([tally])
+    return [
+        *lines,
+        *([f"{INDENT}! {disturbed}"] if disturbed else []),
+        *(f"{INDENT}{name}: {notes}" for name in tally.names if (notes := tally.notes(name))),
     ]

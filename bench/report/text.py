@@ -16,10 +16,18 @@ GAP = "  "
 # How the numbers of a scenario are written that are no mere counts.
 UNITS: Mapping[str, Callable[[Any], str]] = {
     "size": bytes_text,
+    "pushed": bytes_text,
     "read_rate": lambda value: f"{bytes_text(value)}/s",
     "rate": lambda value: f"{value}/s",
     "seconds": lambda value: f"{value:g}",
     "warmup": lambda value: f"{value:g}",
+}
+# Those that are better said in words of their own.
+WORDS: Mapping[tuple[str, int | float | str], str] = {
+    ("cores", "one"): "all on one core",
+    ("cores", "apart"): "the target on a core of its own",
+    ("cores", "two"): "the load on one core, the target on all",
+    ("halting", 1): "cores may halt",
 }
 
 
@@ -58,7 +66,7 @@ def quotient(band: Band | None, *, ends: bool = True) -> str:
 def numbers(values: Mapping[str, int | float | str]) -> str:
     """The numbers of a scenario in a line; what is 0 is not there."""
     said = (
-        f"{name.replace('_', ' ')} {UNITS.get(name, str)(value)}"
+        WORDS.get((name, value)) or f"{name.replace('_', ' ')} {UNITS.get(name, str)(value)}"
         for name, value in values.items()
         if value != 0
     )

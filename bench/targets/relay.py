@@ -110,7 +110,7 @@ def relay(name: str, origin_url: str, mark: str) -> Iterator[Target]:
             stop_wait=STOP_WAIT,
         ) as child:
             _wait_ready(child, admin_port)
-            door = _door(port, key, TokenKey("k1", secret.encode()))
+            door = _door((port, admin_port), key, TokenKey("k1", secret.encode()))
             exchange(child, door)
             yield Target(
                 name,
@@ -123,7 +123,7 @@ def relay(name: str, origin_url: str, mark: str) -> Iterator[Target]:
             )
 
 
-def _door(port: int, key: str, token_key: TokenKey) -> Door:
+def _door(ports: tuple[int, int], key: str, token_key: TokenKey) -> Door:
     """Calls come with a token minted here, as a service of the organization would do it."""
 
     def token() -> str:
@@ -131,12 +131,13 @@ def _door(port: int, key: str, token_key: TokenKey) -> Door:
         claims = Claims(SERVICE_HOST, session, expires, secrets.token_urlsafe(12), token_key.id)
         return mint(claims, token_key)
 
-    base = f"127.0.0.1:{port}"
+    base = f"127.0.0.1:{ports[0]}"
     return Door(
         ws_url=f"ws://{base}/ws/generic/{SERVICE_HOST}",
         start_url=f"http://{base}/v1/public/bench/start",
         key=key,
         token=token,
+        metrics_url=f"http://127.0.0.1:{ports[1]}/metrics",
     )
 
 

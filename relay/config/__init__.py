@@ -19,7 +19,7 @@ from relay.config.checks import check_catalog
 from relay.config.model import AdminAccess, Bind, Config
 from relay.config.reading import Problems, quoted, read_table, suggestion
 from relay.config.secret import Sources, check_secret
-from relay.config.tables import FileTable, LimitsTable, ServerTable, StoreTable
+from relay.config.tables import FileTable, LimitsTable, ServerTable, StoreTable, TracesTable
 from relay.config.text import effective
 from relay.config.values import (
     derive_public_url,
@@ -29,10 +29,11 @@ from relay.config.values import (
     parse_origin,
     parse_public_url,
     parse_store,
+    parse_trace_endpoint,
     websocket_url,
 )
 from relay.errors import ConfigError
-from relay.policy.catalog import Limits
+from relay.policy.catalog import Limits, TraceReceiver
 
 __all__ = [
     "DEFAULT_FILE",
@@ -90,6 +91,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     store_path = problems.parse(
         "store.url", store.url, lambda text: parse_store(text, base=sources.base)
     ) or (sources.base / "relay.db")
+    traces = _traces(problems, file)
     catalog = check_catalog(problems, file.organizations, file.agents, sources)
     problems.raise_if_any()
     return Config(
@@ -110,6 +112,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         log_format=server.log_format,
         trusted_proxies=proxies,
         proxy_protocol=announcers,
+        traces=traces,
         bot_environment=_bot_environment(sources),
     )
 
@@ -195,6 +198,17 @@ def _limits(problems: Problems, file: FileTable) -> Limits:
             " which is a part of the head",
         )
     return Limits(**msgspec.structs.asdict(table))
+
+
+def _traces(problems: Problems, file: FileTable) -> TraceReceiver | None:
+    """Where spans are sent; None when nobody wants them."""
+    table = read_table(problems, "traces", file.traces, TracesTable)
+    if table.endpoint is None:
+        if file.traces and not problems.has("traces.endpoint"):
+            problems.add("traces.endpoint", "not given, expected the URL that takes spans")
+        return None
+    endpoint = problems.parse("traces.endpoint", table.endpoint, parse_trace_endpoint)
+    return TraceReceiver(endpoint or "", table.ratio, table.service_name)
 
 
 def _binds(problems: Problems, server: ServerTable, base: Path) -> tuple[Bind, ...]:

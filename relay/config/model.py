@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from relay.policy.catalog import Catalog, Limits
+from relay.policy.catalog import Catalog, Limits, TraceReceiver
 
 __all__ = ["AdminAccess", "Bind", "Config", "bracketed"]
 
@@ -69,6 +69,7 @@ class Config:
     log_format: Literal["auto", "console", "json"]
     trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     proxy_protocol: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"], ...]
+    traces: TraceReceiver | None
     bot_environment: Mapping[str, str] = field(repr=False)
 
     @property

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from relay.policy.catalog import KIB, Agent, Limits
+from relay.policy.catalog import KIB, Agent, Limits, TraceReceiver
 
 __all__ = [
     "AgentTable",
@@ -23,6 +23,7 @@ __all__ = [
     "ServerTable",
     "StoreTable",
     "TokenKeyTable",
+    "TracesTable",
 ]
 
 MIB = 1024 * KIB
@@ -49,6 +50,7 @@ GIB = 1024 * MIB
 
 _AGENT = Agent(name="", organization="")
 _LIMITS = Limits()
+_TRACES = TraceReceiver("")
 
 
 def _integer(low: int, high: int, unit: str = "") -> msgspec.Meta:
@@ -99,6 +101,7 @@ class FileTable(msgspec.Struct, frozen=True):
     server: Subtable = {}
     limits: Subtable = {}
     store: Subtable = {}
+    traces: Subtable = {}
     organizations: Subtable = {}
     agents: Subtable = {}
 
@@ -163,6 +166,19 @@ class StoreTable(msgspec.Struct, frozen=True):
     """`[store]`: where sessions live."""
 
     url: Text = "sqlite:relay.db"
+
+
+class TracesTable(msgspec.Struct, frozen=True):
+    """`[traces]`: the fields of `TraceReceiver`."""
+
+    endpoint: OptionalText = None
+    ratio: Annotated[Annotated[float, msgspec.Meta(ge=0, le=1)], _is("a number from 0 to 1")] = (
+        _TRACES.ratio
+    )
+    service_name: Annotated[
+        Annotated[str, msgspec.Meta(min_length=1, max_length=255)],
+        _is("a string of 1 to 255 characters"),
+    ] = _TRACES.service_name
 
 
 class TokenKeyTable(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from relay.config.agents import OF_COMMAND, OF_NAMES
 from relay.config.model import Config
 from relay.config.reading import dotted
-from relay.policy.catalog import Agent, DnsName, Limits, Organization
+from relay.policy.catalog import Agent, DnsName, Limits, Organization, TraceReceiver
 
 __all__ = ["effective", "toml_value"]
 
@@ -25,6 +25,8 @@ def effective(config: Config) -> str:
     """Every setting with the value in force, one table after the other."""
     catalog = config.catalog
     tables = [_server(config), _limits(config.limits), _store(config)]
+    if config.traces is not None:
+        tables.append(_traces(config.traces))
     tables += [_organization(organization) for organization in catalog.organizations.values()]
     tables += [_agent(agent) for agent in catalog.agents.values()]
     return "\n\n".join("\n".join(table) for table in tables)
@@ -70,6 +72,15 @@ def _limits(limits: Limits) -> Iterator[str]:
 def _store(config: Config) -> Iterator[str]:
     yield "[store]"
     yield _line("url", config.store_url)
+
+
+def _traces(traces: TraceReceiver) -> Iterator[str]:
+    yield "[traces]"
+    # Paths and queries of such addresses may hold a key.
+    host = urlsplit(traces.endpoint)
+    yield f"endpoint = {toml_value(f'{host.scheme}://{host.netloc}/…')}"
+    yield _line("ratio", traces.ratio)
+    yield _line("service_name", traces.service_name)
 
 
 def _organization(organization: Organization) -> Iterator[str]:

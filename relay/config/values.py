@@ -25,6 +25,7 @@ __all__ = [
     "parse_origin",
     "parse_public_url",
     "parse_store",
+    "parse_trace_endpoint",
     "parse_webhook_url",
     "websocket_url",
 ]
@@ -94,6 +95,12 @@ def parse_public_url(text: str) -> str:
 def parse_webhook_url(text: str) -> str:
     """Where webhooks are posted to; scheme and host in lower case."""
     expected = 'expected a URL such as "https://example.com/hooks", without user or fragment'
+    return _web_url(text, URL_TARGET, expected)
+
+
+def parse_trace_endpoint(text: str) -> str:
+    """Where spans are posted to; scheme and host in lower case."""
+    expected = 'expected a URL such as "http://127.0.0.1:4318/v1/traces", without user or fragment'
     return _web_url(text, URL_TARGET, expected)
 
 

@@ -116,6 +116,12 @@ FAMILIES = _table(
         "Events of the store that wait to be delivered",
     ),
     Family(
+        "relay_spans_total",
+        "counter",
+        ("outcome",),
+        "Spans that were sent to the receiver of traces, failed to be, or found the queue full",
+    ),
+    Family(
         "relay_warnings_total",
         "counter",
         ("event",),
@@ -255,6 +261,11 @@ class Metrics:
     def webhooks_waiting(self, organization: str, count: int) -> None:
         """How many events wait, as the last look at the store has shown."""
         self._counters["relay_webhooks_waiting", (organization,)] = count
+
+    def spans(self, counts: Mapping[str, int]) -> None:
+        """How many spans met which outcome so far."""
+        for outcome, count in counts.items():
+            self._counters["relay_spans_total", (outcome,)] = count
 
     def _observe(self, name: str, labels: Labels, seconds: float) -> None:
         self._tally(name, labels).add(seconds)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from relay.ops.metrics import Metrics
+from relay.ops.traces import Traces
 from relay.policy.interfaces import Log
 from relay.policy.sessions import Session, public_end
 from relay.policy.status import EndStatus, NodeStatus, RefusalStatus
@@ -22,12 +23,16 @@ class Observer:
     Args:
         log: gets everything, unchanged.
         now: unix seconds.
+
+    Attributes:
+        traces: makes spans of it too, if anybody wants them.
     """
 
     def __init__(self, log: Log, now: Callable[[], float]) -> None:
         self._log = log
         self._now = now
         self._metrics = Metrics()
+        self.traces: Traces | None = None
         self._ends: deque[EndStatus] = deque(maxlen=RECENT_ENDS)
         self._refusals: dict[tuple[str, str, int], tuple[int, float]] = {}
 
@@ -52,10 +57,14 @@ class Observer:
             key = (str(fields.get("phase")), str(cause), status if isinstance(status, int) else 0)
             count, _last = self._refusals.get(key, (0, 0.0))
             self._refusals[key] = count + 1, self._now()
+        if self.traces is not None:
+            self.traces.exchange(fields)
         self._log.exchange(fields)
 
     def session_end(self, session: Session) -> None:
         self._metrics.session_end(session)
+        if self.traces is not None:
+            self.traces.session_end(session)
         ended, started = session.ended, session.started
         self._ends.append(
             EndStatus(
@@ -90,4 +99,6 @@ class Observer:
         return tuple(sorted(found, key=lambda each: -each.last_at))
 
     def render(self, status: NodeStatus) -> bytes:
+        if self.traces is not None:
+            self._metrics.spans(self.traces.counts())
         return self._metrics.render(status)

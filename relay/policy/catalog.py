@@ -22,6 +22,7 @@ __all__ = [
     "Limits",
     "Organization",
     "TokenKey",
+    "TraceReceiver",
     "Webhook",
 ]
 
@@ -166,6 +167,20 @@ class Agent(msgspec.Struct, frozen=True):
     @property
     def service_host(self) -> str:
         return f"{self.name}.{self.organization}"
+
+
+class TraceReceiver(msgspec.Struct, frozen=True):
+    """Who takes spans.
+
+    Attributes:
+        endpoint: the URL that they are posted to.
+        ratio: of the traces that begin here, how many are recorded, 0 to 1.
+        service_name: whose spans these are.
+    """
+
+    endpoint: str
+    ratio: float = 1.0
+    service_name: str = "relay"
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = ["MAX_REQUEST_LINE", "bot_start", "bot_target"]
 
+from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
 from relay.errors import Refusal
@@ -49,7 +50,12 @@ def bot_target(path: str, query: bytes, body: str | None) -> str:
 
 
 def bot_start(
-    host: str, session_id: str, transport: str | None, max_seconds: float, body: bytes
+    host: str,
+    session_id: str,
+    transport: str | None,
+    max_seconds: float,
+    body: bytes,
+    further: Iterable[tuple[bytes, bytes]] = (),
 ) -> bytes:
     """`POST /bot`, whole: the bot answers it when its session is over.
 
@@ -58,6 +64,7 @@ def bot_start(
         transport: of the start request, None to leave it out.
         max_seconds: after which the bot is to end by itself.
         body: a JSON object.
+        further: fields that go along.
     """
     fields = [
         ("Host", host),
@@ -69,5 +76,6 @@ def bot_start(
     ]
     if transport is not None:
         fields.append(("X-Daily-Transport-Type", transport))
+    fields += [(name.decode("ascii"), value.decode("latin-1")) for name, value in further]
     head = "".join(f"{name}: {value}\r\n" for name, value in fields)
-    return f"POST /bot HTTP/1.1\r\n{head}\r\n".encode("ascii") + body
+    return f"POST /bot HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body

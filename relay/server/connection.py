@@ -203,6 +203,8 @@ class Connection:
             b"connection"
         )
         exchange.take_request_id()
+        if self._front.traces is not None and self._routes.role == "public":
+            exchange.trace = self._front.traces.begin(request.headers)
         exchange.target = target_of(request)
         return True
 

@@ -7,7 +7,6 @@ __all__ = ["Exchange", "Front", "Phase"]
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,9 @@ import trio
 from relay.errors import Refusal
 from relay.policy.catalog import Catalog, Limits
 from relay.policy.interfaces import Figures, InstancePool, Log, Store
+from relay.policy.phases import PHASE_FIELDS, Phase
 from relay.policy.routes import Match
+from relay.policy.traces import Trace, Tracing
 from relay.protocol.chunks import ChunkedBody, LengthBody
 from relay.protocol.http1 import HeadBuffer, Request
 from relay.protocol.target import Target, redacted
@@ -45,23 +46,6 @@ MAX_KNOWN_PATH = 512
 _known_path = lru_cache(maxsize=512)(redacted)
 
 
-class Phase(StrEnum):
-    """The seven phases of an exchange, in order."""
-
-    __hash__ = str.__hash__  # an enumeration's own is a function in Python
-
-    ACCEPT = "accept"
-    PARSE = "parse"
-    ROUTE = "route"
-    AUTHENTICATE = "authenticate"
-    RESOLVE = "resolve"
-    RELAY = "relay"
-    CLOSE = "close"
-
-
-PHASE_FIELDS = {phase: f"{phase.value}_ms" for phase in Phase}
-
-
 def _set() -> trio.Event:
     event = trio.Event()
     event.set()
@@ -84,6 +68,7 @@ class Front:
         upgrade: has another process take this one's place.
         console: content type and bytes of the console's files, by name.
         name: of this node. version: of the daemon. started_at: unix seconds.
+        traces: gives exchanges their place in a trace; None when nobody wants spans.
     """
 
     rules: Rules
@@ -111,6 +96,7 @@ class Front:
     alone: trio.Event = field(default_factory=_set)
     successor: Successor | None = None
     held: Counter[str] = field(default_factory=Counter)
+    traces: Tracing | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -139,6 +125,7 @@ class Exchange:
         session_given: the session that it had in the process before this one, without a token.
         gave_turn: others have had a turn of the loop meanwhile.
         torn: the answer broke off where its framing does not show it: the connection is reset.
+        trace: its place in a trace, where there are any.
     """
 
     front: Front
@@ -166,6 +153,7 @@ class Exchange:
     gave_turn: bool = False
     torn: bool = False
     session_given: str | None = None
+    trace: Trace | None = None
     phase_times: dict[Phase, float] = field(default_factory=dict)
     _entered: float = 0.0
 
@@ -322,7 +310,15 @@ class Exchange:
         fields = {key: value for key, value in known.items() if value is not None}
         for phase, seconds in times.items():
             fields[PHASE_FIELDS[phase]] = _milliseconds(seconds)
+        if self.trace is not None:
+            fields.update(self.trace.fields())
         return fields
+
+    def opens(self, session_id: str) -> None:
+        """It brings the caller of this session, or has reserved it."""
+        self.session_id = session_id
+        if self.trace is not None and self.front.traces is not None:
+            self.trace = self.front.traces.opened(session_id, self.trace, self.phase_times)
 
     def leave(self) -> None:
         """The connection belongs to somebody else from now on; no answer is written."""

@@ -15,6 +15,7 @@ from relay.policy.admission import StartRequest
 from relay.policy.catalog import Address, Agent
 from relay.policy.health import Failure
 from relay.policy.sessions import Session, SessionEnd
+from relay.policy.traces import in_trace
 from relay.protocol.bot_request import bot_start
 from relay.pump.channel import Hold
 from relay.server.callers import Caller
@@ -51,7 +52,11 @@ async def start_over_http(
             cause = "bot_error"
             body = request.bot_body
             limit = agent.max_session_duration
-            asked = bot_start(address.authority, session.id, request.transport, limit, body)
+            traces = front.traces
+            further = [] if traces is None else in_trace((), traces.of(session.id))
+            asked = bot_start(
+                address.authority, session.id, request.transport, limit, body, further
+            )
             await bot.stream.send_all(asked)
             with trio.CancelScope(shield=True):
                 await _hand_over(front, caller, bot)

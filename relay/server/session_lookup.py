@@ -10,6 +10,7 @@ from relay.errors import Refusal
 from relay.policy.catalog import Agent
 from relay.policy.routes import is_session_id
 from relay.policy.sessions import SessionState, Standing
+from relay.policy.traces import in_trace
 from relay.protocol.forwarding import TRACE_BYTES, Hop
 from relay.protocol.headers import Field, for_bot
 from relay.protocol.target import RESERVED_PATHS, canonical_path
@@ -102,7 +103,8 @@ class SessionLookup:
         assert exchange.session_id is not None, "only once the session is found"
         hop = Hop(peer_address(exchange.peer), exchange.trusted, head.value(b"host"), head.version)
         random = random_bytes(TRACE_BYTES)
-        return for_bot(head, exchange.session_id, exchange.request_id, hop, random)
+        fields = for_bot(head, exchange.session_id, exchange.request_id, hop, random)
+        return fields if exchange.trace is None else in_trace(fields, exchange.trace)
 
     async def _wait_active(self) -> Standing:
         """The session once a bot holds it."""

@@ -59,7 +59,7 @@ class StartSession:
         session_id = exchange.front.new_id()
         transport = start.transport or "http"
         session = await exchange.front.sessions.reserve(agent, session_id, transport, start.stored)
-        exchange.session_id = session_id
+        exchange.opens(session_id)
         if start.over_http:
             exchange.front.background.start_soon(
                 start_over_http, exchange.front, agent, session, start

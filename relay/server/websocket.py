@@ -20,6 +20,7 @@ from relay.policy.health import Failure, is_silent
 from relay.policy.interfaces import SessionFilter
 from relay.policy.sessions import SessionEnd, SessionState
 from relay.policy.tokens import TOKEN_TTL, Claims, find_carrier, verify
+from relay.policy.traces import in_trace
 from relay.protocol.body import decode_body
 from relay.protocol.bot_request import bot_target
 from relay.protocol.handshake import BotAnswer, BotRefusal, check_upgrade
@@ -64,7 +65,7 @@ class GenericWebSocket(BotWebSocket):
         exchange = self._exchange
         check_open(exchange.front, self._agent)
         self._caller = await self._admit()
-        exchange.session_id = self._caller.session.id
+        exchange.opens(self._caller.session.id)
         try:
             self._answer = await self._while_connected(self._caller.scope)
         except Refusal as refusal:
@@ -121,10 +122,13 @@ class GenericWebSocket(BotWebSocket):
 
     async def _ask(self, bot: BotConnection, instance: str) -> BotAnswer | BotRefusal:
         """The bot's answer to the upgrade; the pool is told how the bot took it."""
-        pool, self._asked = self._exchange.front.pool, trio.current_time()
-        fields = for_bot_upgrade(self._exchange.head.headers, self._caller.session.id)
+        front, self._asked = self._exchange.front, trio.current_time()
+        pool, session_id = front.pool, self._caller.session.id
+        fields = for_bot_upgrade(self._exchange.head.headers, session_id)
+        if front.traces is not None:
+            fields = in_trace(fields, front.traces.of(session_id))
         if self._agent.stored_bodies:
-            fields += await stored_body(self._exchange.front, self._caller.session.id)
+            fields += await stored_body(front, session_id)
         address = Address.of(instance)
         try:
             answer = await self._shake_hands(bot, address, self._bot_target, fields)

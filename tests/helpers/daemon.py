@@ -288,6 +288,16 @@ def end_pumps(daemon: Daemon) -> None:
             pass
 
 
+def is_free(address: str) -> bool:
+    """Whether nobody listens there."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_server((host, int(port))):
+            return True
+    except OSError:
+        return False
+
+
 def raw_exchange(port: int, data: bytes, timeout: float = PATIENCE) -> bytes:
     """Send bytes, shut the write side, read to the end."""
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as sock:

@@ -147,7 +147,9 @@ def test_a_stall_is_in_the_percentiles_of_all_that_it_made_wait() -> None:
         ("requests-events", {"connections": 2, "events": 5}),
         ("idle", {"tunnels": 5}),
         ("slow-reader", {"in_flight": 64, "pushed": 4 << 20}),
-        ("mixed-idle", {"calls": 2, "idle": 5}),
+        ("mixed-idle", {"calls": 2, "idle": 5, "scrapes": 20}),
+        ("mixed-scrapes", {"calls": 2}),
+        ("calls-halting", {"calls": 2}),
         ("mixed-http", {"calls": 2}),
         ("mixed-bulk", {"calls": 2}),
     ],
@@ -156,7 +158,8 @@ def test_a_round_has_every_figure_of_its_scenario(name: str, numbers: dict[str, 
     one = scenario(name, seconds=0.3, warmup=0.1, **numbers)
     with start_origin() as (child, urls):
         pid, url = child.pid, urls[0]
-        door = Door(ws_url=f"ws{url.removeprefix('http')}/ws", http_url=url)
+        ws_url = f"ws{url.removeprefix('http')}/ws"
+        door = Door(ws_url=ws_url, http_url=url, metrics_url=f"{url}/json")
         target = Target(name="test", door=door, pid=pid, idle=sample(pid), forwards=1)
         result = measure(one, target, 1, pid)
     # A busy machine may make the generator late, which does not take any figure away.
@@ -164,7 +167,7 @@ def test_a_round_has_every_figure_of_its_scenario(name: str, numbers: dict[str, 
     assert set(result.figures) <= set(FIGURES)
     # The origin has no start and no pumps, and its memory of two calls is all noise.
     absent = set(one.figures) - set(result.figures)
-    assert absent <= {"start_p50", "pump_kib", "pump_grown_kib"}
+    assert absent <= {"start_p50", *(name for name in FIGURES if name.startswith("pump_"))}
     assert all(result.figures.get(fault, 0) == 0 for fault in ("lost", "changed", "failed"))
 
 
@@ -199,6 +202,14 @@ def test_an_altered_echo_is_a_failed_call() -> None:
     assert relay.lies >= 1
     assert result.figures["failed"] >= 1
     assert "an echo was changed" in result.raw["load"]["failure"]  # type: ignore[index]
+
+
+def test_a_fetch_that_fails_makes_an_invalid_round() -> None:
+    one = scenario("mixed-scrapes", calls=1, seconds=0.3, warmup=0)
+    with start_origin() as (_, urls):
+        door = Door(ws_url=f"ws{urls[0].removeprefix('http')}/ws", metrics_url=f"{urls[0]}/none")
+        result = measure(one, Target(name="test", door=door), 1)
+    assert result.invalid == "fetching the metrics failed: answered with 404"
 
 
 def test_a_target_that_is_not_there_makes_an_invalid_round() -> None:

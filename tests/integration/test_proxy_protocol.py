@@ -19,7 +19,8 @@ from tests.helpers.daemon import (
     wait_until,
 )
 from tests.helpers.ends import Ends
-from tests.helpers.scripted_bot import scripted_bot
+from tests.helpers.scripted_bot import ScriptedBot, scripted_bot
+from tests.helpers.scripted_http import session_on
 from tests.helpers.upgrades import upgradable, wait_alone
 from tests.helpers.upgrades import upgrade as restart_in_place
 from tests.helpers.wire import Wire, exchange_line, request, token_for, upgrade
@@ -33,13 +34,18 @@ NOTHING_THERE = request("GET", "/nowhere")
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("proxied")
-    server = f'proxy_protocol = ["{BALANCER}", "unix"]'
+def bot() -> Iterator[ScriptedBot]:
     with scripted_bot() as bot:
         bot.script = Ends()
-        with running_daemon(folder, [bot.url], limits="head_timeout = 1", server=server) as daemon:
-            yield daemon
+        yield bot
+
+
+@pytest.fixture(scope="module")
+def daemon(bot: ScriptedBot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    folder = tmp_path_factory.mktemp("proxied")
+    server = f'proxy_protocol = ["{BALANCER}", "unix"]'
+    with running_daemon(folder, [bot.url], limits="head_timeout = 1", server=server) as daemon:
+        yield daemon
 
 
 def peer_in_log(daemon: Daemon, answer: Answer) -> str:
@@ -82,6 +88,33 @@ def test_a_call_behind_a_header(daemon: Daemon) -> None:
     asked = upgrade("/ws/generic/bot.acme", f"Authorization: Bearer {token_for()}")
     with Wire(daemon.port, BALANCER) as wire:
         assert wire.ask(LINE + asked).status == 101
+
+
+@pytest.mark.parametrize(
+    ("header", "address", "element"),
+    [
+        pytest.param(BINARY, "192.0.2.1", "for=192.0.2.1;", id="IPv4"),
+        pytest.param(
+            b"PROXY TCP6 2001:db8::1 ::1 7 8\r\n", "2001:db8::1", 'for="[2001:db8::1]";', id="IPv6"
+        ),
+    ],
+)
+def test_the_bot_is_told_whom_the_header_names(
+    daemon: Daemon, bot: ScriptedBot, header: bytes, address: str, element: str
+) -> None:
+    """And nothing of what that caller says about itself."""
+    with session_on(daemon, bot) as held, Wire(daemon.port, BALANCER) as wire:
+        forged = (
+            "X-Forwarded-For: 203.0.113.9",
+            "Forwarded: for=203.0.113.9",
+            "X-Real-IP: 1.1.1.1",
+        )
+        assert wire.ask(header + held.request("GET", "/x", *forged)).status == 200
+        told = held.last
+    assert told.field("x-forwarded-for").decode() == address
+    assert told.field("forwarded").decode().startswith(element)
+    assert "203.0.113.9" not in told.head.decode()
+    assert told.field("x-real-ip") == b""
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench import native
-from bench.__main__ import main
+from bench.__main__ import QUICK_ROUNDS, ROUNDS, _parser, main, rounds_of
+from bench.core import core_rounds
 from bench.report.results import Results, save
 from bench.scenarios import SCENARIOS
 from tests.helpers.bench_results import FACTS, multiplied, results
@@ -70,6 +71,25 @@ def test_list_names_every_scenario_and_what_it_does_not_show(
         assert scenario.shows_not in said
 
 
+def test_floors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["floors", saved(tmp_path / "a", results(messages=20))]) == 0
+    assert "| 50 calls, p50 | x" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "rounds"),
+    [
+        ([], ROUNDS),
+        (["--quick"], QUICK_ROUNDS),
+        (["--core"], core_rounds("calls")),
+        (["--core", "--rounds", "2"], 2),
+    ],
+    ids=["all", "quick", "core", "given"],
+)
+def test_how_often_a_target_is_measured(words: list[str], rounds: int) -> None:
+    assert rounds_of(_parser().parse_args(["run", *words]), "calls") == rounds
+
+
 def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = results(messages=20)
     a = saved(tmp_path / "a", before)
@@ -87,11 +107,21 @@ def test_agree_exits_with_its_verdict(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "APART" in capsys.readouterr().out
 
 
-def test_a_selection_that_meets_no_target_is_nothing_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "selection",
+    [
+        ["--core", "mixed-idle"],
+        ["mixed-scrapes"],  # has nothing to fetch
+    ],
+    ids=["core", "scrapes"],
+)
+def test_a_selection_that_meets_no_target_is_nothing_measured(
+    selection: list[str], tmp_path: Path
+) -> None:
     if native.compiler() is None:
         pytest.skip("no C compiler: apt-get install gcc")
     out = tmp_path / "out"
-    assert main(["run", "--core", "mixed-idle", "--targets", "direct", "--out", str(out)]) == 1
+    assert main(["run", "--targets", "direct", *selection, "--out", str(out)]) == 1
     assert not out.exists()
 
 

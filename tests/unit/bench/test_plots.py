@@ -14,7 +14,7 @@ from tests.helpers.bench_results import WEIGHTS, results, spoilt
 
 ALL = ("calls", "setup", "idle", "bulk-1k", "bulk-4k", "scale-10", "scale-50")
 PLOTS = {
-    *("latency-calls", "latency-setup", "latency-idle", "scale-p50", "scale-p99", "scale-cpu-us"),
+    *("latency-calls", "latency-setup", "scale-p50", "scale-p99", "scale-cpu-us"),
     *("bulk-mb-per-second", "bulk-p50", "bulk-p99", "bulk-cpu-us", "per-second", "pss-kib"),
     *("cpu-per-forwarded-message", "cpu-per-call", "cpu-per-second"),
 }
@@ -34,6 +34,12 @@ def test_all_plots_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra `bench` is not installed")
     assert write(tmp_path, results(ALL, WEIGHTS, rounds=2, messages=100)) is None
     assert check(tmp_path) == PLOTS
+
+
+def test_one_target_alone_has_no_bars(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `bench` is not installed")
+    write(tmp_path, results(("calls", "setup"), ("relay",), rounds=1, messages=100))
+    assert check(tmp_path) == {"latency-calls", "latency-setup", "per-second"}
 
 
 def without_valid_rounds(target: str) -> Results:

@@ -13,7 +13,7 @@ from relay.errors import ConfigError
 from tests.helpers.config_file import AGENT, ORGANIZATION, SMALLEST, ConfigFile
 
 # These are compared by their contents; the last one follows from the others.
-WHOLE = {"catalog", "limits", "bot_environment"}
+WHOLE = {"catalog", "limits", "traces", "bot_environment"}
 
 
 @pytest.fixture
@@ -64,3 +64,13 @@ def test_what_needs_a_restart(file: ConfigFile) -> None:
         f' but "sqlite:{here}/relay.db" is in force: restart needed',
         f'server.runtime_dir: found "{here}/x", but "{here}/relay.run" is in force: restart needed',
     ]
+
+
+@pytest.mark.parametrize("more", ["", "ratio = 0.5\n", 'service_name = "x"\n'])
+def test_traces_need_a_restart(file: ConfigFile, more: str) -> None:
+    """What is in force, and what is wanted, is not shown: an address may hold a key."""
+    with_traces = '[traces]\nendpoint = "http://127.0.0.1:4318/secret"\n' + more + SMALLEST
+    before, after = file.load(SMALLEST), file.load(with_traces)
+    check_reload(after, after)
+    with pytest.raises(ConfigError, match=r"^traces: not as in force: restart needed$"):
+        check_reload(before, after)

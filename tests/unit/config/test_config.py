@@ -19,6 +19,7 @@ from relay.config.tables import (
     ServerTable,
     StoreTable,
     TokenKeyTable,
+    TracesTable,
 )
 from relay.config.text import toml_value
 from relay.errors import ConfigError
@@ -199,6 +200,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "[server]": ServerTable,
     "[limits]": LimitsTable,
     "[store]": StoreTable,
+    "[traces]": TracesTable,
     "[organizations.NAME]": OrganizationTable,
     "token_keys": TokenKeyTable,
     "[agents.NAME]": AgentTable,

@@ -10,11 +10,13 @@ from relay.config import (
     AdminAccess,
     Bind,
     derive_public_url,
+    effective,
     load_admin,
     parse_admin,
     websocket_url,
 )
 from relay.errors import ConfigError
+from relay.policy.catalog import TraceReceiver
 from tests.helpers.config_file import SMALLEST, ConfigFile
 
 
@@ -244,3 +246,31 @@ def test_admin_addresses(text: str, bind: Bind) -> None:
 def test_admin_addresses_refuse_other_forms(text: str) -> None:
     with pytest.raises(ConfigError, match="expected http://host:port or unix:/path"):
         parse_admin(text)
+
+
+# Traces
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["127.0.0.1:4318", "ftp://x/v1", "http://user:pw@x/v1", "http://x/v1#part", "http://x:0/", ""],
+)
+def test_trace_endpoints_refuse_other_forms(file: ConfigFile, url: str) -> None:
+    (line,) = file.problems(f'[traces]\nendpoint = "{url}"\n{SMALLEST}')
+    assert line.startswith("traces.endpoint: ")
+    assert "expected a URL" in line
+    assert "pw" not in line
+
+
+def test_traces_need_an_endpoint(file: ConfigFile) -> None:
+    (line,) = file.problems(f"[traces]\nratio = 0.5\n{SMALLEST}")
+    assert line == "traces.endpoint: not given, expected the URL that takes spans"
+    assert file.load(SMALLEST).traces is None
+
+
+def test_traces_are_shown_without_a_key_in_their_address(file: ConfigFile) -> None:
+    url = "http://collector:4318/v1/traces?key=hidden"
+    config = file.load(f'[traces]\nendpoint = "{url}"\nratio = 0\n{SMALLEST}')
+    assert config.traces == TraceReceiver(url, 0.0, "relay")
+    shown = '[traces]\nendpoint = "http://collector:4318/…"\nratio = 0\nservice_name = "relay"'
+    assert shown in effective(config)
