@@ -39,8 +39,9 @@ from relay.reloading import Parts, Reloading, in_force
 from relay.server.bot_pool import BotPool
 from relay.server.calls import Calls, Frames
 from relay.server.draining import Draining
-from relay.server.exchange import Front, fresh_id
+from relay.server.exchange import Front
 from relay.server.guard import Guard
+from relay.server.identifiers import fresh_id
 from relay.server.inheriting import Inheritance
 from relay.server.listener import Listener
 from relay.server.nodes import Nodes

@@ -8,8 +8,8 @@ from relay.policy.routes import ADMIN, PUBLIC, Route
 from relay.server.admin import ADMIN_HANDLERS
 from relay.server.admin_orders import ORDER_HANDLERS
 from relay.server.admin_views import VIEW_HANDLERS
-from relay.server.connection import Routes
 from relay.server.private_api import PRIVATE_HANDLERS
+from relay.server.routing import Routes
 from relay.server.session_websocket import session_api
 from relay.server.start import Preflight, StartSession
 from relay.server.stored_bodies import StoredBody

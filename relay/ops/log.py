@@ -39,7 +39,10 @@ class Output:
         self.lost = 0
 
     def msg(self, line: str) -> None:
-        rest = ("\n" * self._torn + line + "\n").encode("utf-8", "backslashreplace")
+        self.write(line.encode("utf-8", "backslashreplace"))
+
+    def write(self, line: bytes) -> None:
+        rest = b"\n%s\n" % line if self._torn else line + b"\n"
         try:
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
@@ -123,7 +126,7 @@ class Log:
             level = "warning" if failed else "info"
             stamp = _stamp(time.time_ns())
             line = {**fields, "event": "exchange", "level": level, "timestamp": stamp}
-            self._write(partial(self._output.msg, msgspec.json.encode(line).decode()))
+            self._write(partial(self._output.write, msgspec.json.encode(line)))
         elif failed:
             self._say("warning", "exchange", fields)
         else:

@@ -34,6 +34,11 @@ Labels = tuple[str, ...]
 # from seconds to hours.
 EXCHANGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
 ATTACH_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+# How a log line names the time that an exchange has spent in each phase.
+PHASES = tuple(
+    f"{phase}_ms"
+    for phase in ("accept", "parse", "route", "authenticate", "resolve", "relay", "close")
+)
 CALL_SECONDS = (1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0)
 
 
@@ -219,8 +224,9 @@ class Metrics:
         cause = fields.get("cause")
         if cause is not None:
             self._counters["relay_refusals_total", (str(fields.get("phase")), str(cause))] += 1
-        for name, value in fields.items():
-            if name[-3:] == "_ms" and isinstance(value, float):
+        for name in PHASES:
+            value = fields.get(name)
+            if isinstance(value, float):
                 tally = self._phases.get(name)
                 if tally is None:
                     labels = (name.removesuffix("_ms"),)

@@ -27,7 +27,7 @@ from relay.policy.catalog import Agent
 from relay.policy.health import Failure
 from relay.policy.names import Rank
 from relay.policy.nodes import Estate, Neighbour
-from relay.policy.sessions import Beginning, Session, SessionEnd, SessionState
+from relay.policy.sessions import Beginning, Session, SessionEnd, SessionState, Standing
 from relay.policy.status import EndStatus, NodeStatus, RefusalStatus
 
 
@@ -192,6 +192,9 @@ class Store(Protocol):
 
     async def get(self, session_id: str) -> Session | None:
         """One session, whatever its state."""
+
+    async def look(self, session_id: str) -> Standing | None:
+        """How one session stands, in half the time that all of it takes."""
 
     async def find(self, which: SessionFilter) -> tuple[list[Session], int]:
         """One page of sessions, and how many match in all."""

@@ -9,14 +9,18 @@ from __future__ import annotations
 __all__ = ["ADMIN", "PUBLIC", "Match", "Route", "match"]
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from relay.errors import Refusal
 from relay.protocol.target import Target
 
 
 class Route(Enum):
+    __hash__ = object.__hash__  # an enumeration's own is a function in Python
+
     START = "start"
     SESSION_API = "session_api"
     ORGANIZATIONS = "organizations"
@@ -42,8 +46,7 @@ class Route(Enum):
     ADMIN_RELOAD = "admin_reload"
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True):
     """A route and what its path named: organization, agent, session, host, token.
 
     Attributes:
@@ -52,7 +55,7 @@ class Match:
     """
 
     route: Route
-    names: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = msgspec.field(default_factory=dict)
     rest: bytes = b""
 
 

@@ -126,6 +126,16 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     pumped: bool | None = None
 
 
+class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a request of the Session API asks of its session; see `Session`."""
+
+    id: str
+    agent: str
+    state: SessionState
+    transport: str
+    instance: str | None
+
+
 # Cause of the end -> (endState, completionStatus) with the names of the public API
 # (docs/protocol.md, "Causes"). A session that no bot ever held has not "completed".
 END_STATES: dict[str, tuple[str, str]] = {

@@ -28,8 +28,9 @@ __all__ = [
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from relay.errors import Refusal
 from relay.protocol.chunks import Body, ChunkedBody, LengthBody, UntilClosed, chunk, last_chunk
@@ -50,8 +51,7 @@ CHUNKED = (b"transfer-encoding", b"chunked")
 BODILESS = (204, 304)
 
 
-@dataclass(frozen=True, slots=True)
-class BotHead:
+class BotHead(msgspec.Struct, frozen=True, gc=False):
     """The head of an answer; a status below 200 is an interim one, and another follows.
 
     Attributes:
@@ -94,7 +94,7 @@ class BotTalk:
 
     def __init__(self, method: bytes) -> None:
         self._method = method
-        self._received = bytearray()
+        self._received = b""
         self._seen = 0
         self._closed = False
         self._interim = 0
@@ -119,7 +119,8 @@ class BotTalk:
     def receive(self, data: bytes) -> None:
         """Take bytes of the bot, b"" when it has closed its side."""
         self._closed = self._closed or not data
-        self._received += data
+        # Most answers come in one read, which is looked at where it is.
+        self._received = self._received + data if self._received else data
 
     def next_event(self) -> BotHead | bytes | BotEnd | None:
         """The next head, piece of the body, or end; None when more has to be received.
@@ -134,10 +135,8 @@ class BotTalk:
             return None if head is None else self._take_head(head)
         body = self._body
         if self._received and not body.whole:
-            data = bytes(self._received)
-            self._received.clear()
-            piece = body.take(data)
-            self._received += body.rest
+            piece = body.take(self._received)
+            self._received = body.rest
             if piece:
                 return piece
         if isinstance(body, UntilClosed):
@@ -190,12 +189,14 @@ class BotTalk:
             return False
         if head.version != b"1.1" or isinstance(body, UntilClosed):
             return False
-        connection = [value for name, value in head.fields if name == b"connection"]
-        if any(b"close" in value.lower() for value in connection):
-            return False
+        for name, value in head.fields:
+            if name == b"connection" and b"close" in value.lower():
+                return False
+        if head.status != 204:
+            return True
         # A body that must not be there may come all the same, by what its fields say.
-        promised = head.value(b"transfer-encoding") or head.value(b"content-length") or b"0"
-        return head.status != 204 or promised == b"0"
+        promised = head.value(b"transfer-encoding") or head.value(b"content-length")
+        return promised in (None, b"0")
 
     def _cut_head(self) -> bytes | None:
         data = self._received
@@ -203,18 +204,15 @@ class BotTalk:
             raise _bad_answer("the bot's answer is not HTTP/1")
         start = max(0, self._seen - len(HEAD_END) + 1)
         found = data.find(HEAD_END, start, MAX_BOT_HEAD)
-        stop = found + len(HEAD_END) if found >= 0 else len(data)
-        if find_fault(data, start, stop):
-            raise _bad_answer("the head of the bot's answer has a byte that no head may have")
         if found < 0:
+            _check_bytes(data, start)
             if len(data) >= MAX_BOT_HEAD:
                 raise _bad_answer(f"the head of the bot's answer is over {MAX_BOT_HEAD} bytes")
             self._seen = len(data)
             return None
-        head = bytes(data[:stop])
-        del data[:stop]
-        self._seen = 0
-        return head
+        stop = found + len(HEAD_END)
+        self._received, self._seen = data[stop:], 0
+        return data[:stop]
 
     def _take_head(self, raw: bytes) -> BotHead:
         head = _judge(raw)
@@ -268,9 +266,10 @@ def _judge(head: bytes) -> BotHead:
     """Read a head as it was sent (RFC 9112 sections 4, 5 and 6)."""
     first, *lines = head[: -len(HEAD_END)].split(b"\r\n")
     status_line = STATUS_LINE.fullmatch(first)
-    if status_line is None:
-        raise _bad_answer("the status line of the bot's answer is not HTTP/1.1")
-    if FIELDS.fullmatch(head, len(first)) is None:
+    if status_line is None or FIELDS.fullmatch(head, len(first)) is None:
+        _check_bytes(head, 0)  # what both take has no such byte
+        if status_line is None:
+            raise _bad_answer("the status line of the bot's answer is not HTTP/1.1")
         raise _bad_answer("the head of the bot's answer has a line that is no field")
     fields = fields_of(lines)
     judged = BotHead(int(status_line[2]), status_line[3] or b"", fields, status_line[1])
@@ -280,12 +279,17 @@ def _judge(head: bytes) -> BotHead:
     return judged
 
 
+def _check_bytes(data: bytes, start: int) -> None:
+    if find_fault(data, start, len(data)):
+        raise _bad_answer("the head of the bot's answer has a byte that no head may have")
+
+
 def _check_framing(fields: tuple[Field, ...], version: bytes) -> None:
     lengths = [value for name, value in fields if name == b"content-length"]
-    codings = [value.lower() for name, value in fields if name == b"transfer-encoding"]
+    codings = [value for name, value in fields if name == b"transfer-encoding"]
     if codings and (lengths or version == b"1.0"):
         raise _bad_answer("the bot's answer has two framings")
-    if codings not in ([], [b"chunked"]):
+    if codings and [each.lower() for each in codings] != [b"chunked"]:
         raise _bad_answer("the bot's answer has a transfer coding other than chunked")
     if len(lengths) > 1 or (lengths and not LENGTH.fullmatch(lengths[0])):
         raise _bad_answer("Content-Length of the bot's answer is not one decimal number")

@@ -15,9 +15,10 @@ __all__ = ["FORWARDING", "Hop", "forwarding", "hops_left", "told_caller", "trace
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+
+import msgspec
 
 Field = tuple[bytes, bytes]
 
@@ -49,11 +50,12 @@ FOR = re.compile(rb"(?:^|;)[ \t]*for=([^;]*)", re.IGNORECASE)
 NODE = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)")
 # Proxies in a row that are asked whom they had it from; then the last one counts.
 MAX_PROXIES = 16
+# A caller's requests come one after the other; what is said of its hop is kept for the last ones.
+MAX_KNOWN_HOST = 255
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(msgspec.Struct, frozen=True, gc=False):
     """The last hop that a request has come, as the front door knows it.
 
     Attributes:
@@ -69,12 +71,19 @@ class Hop:
     version: bytes
 
 
-def forwarding(fields: Iterable[Field], hop: Hop) -> list[Field]:
+def forwarding(fields: Iterable[Field], hop: Hop) -> Sequence[Field]:
     """Via, Forwarded and the X-Forwarded fields for the bot, in place of the request's own."""
     given: dict[bytes, list[bytes]] = {}
     for name, value in fields:
         if name == b"via" or (hop.trusted and name in FORWARDING):
             given.setdefault(name, []).append(value)
+    if not given and len(hop.host or b"") <= MAX_KNOWN_HOST:
+        return _first_account(hop)
+    return _account(given, hop)
+
+
+def _account(given: dict[bytes, list[bytes]], hop: Hop) -> list[Field]:
+    """What hops before this one have said, and what this one adds."""
     peer = hop.peer.encode()
     result = [
         (b"via", _joined(given.pop(b"via", []), b"%s %s" % (hop.version, PSEUDONYM))),
@@ -97,6 +106,11 @@ def _joined(before: list[bytes], last: bytes) -> bytes:
 
 
 @lru_cache(maxsize=512)
+def _first_account(hop: Hop) -> tuple[Field, ...]:
+    """The same for all requests that have come no other hop, as most have."""
+    return tuple(_account({}, hop))
+
+
 def _element(peer: bytes, host: bytes | None) -> bytes:
     """This hop in the form of RFC 7239 section 4."""
     node = b"unknown" if not peer else b'"[%s]"' % peer if b":" in peer else peer

@@ -50,50 +50,51 @@ NOT_FOR_BOT = frozenset(
     )
 )
 
-# Of a request of the Session API only the key stays here: cookies are the bot's own there.
-# Length, identifiers, trace and the account of the way are set anew.
-NOT_FOR_BOT_ROUTES = FORWARDING | {
-    b"authorization",
-    b"content-length",
-    b"host",
-    b"traceparent",
-    b"tracestate",
-    b"via",
-    b"x-daily-session-id",
-    b"x-request-id",
-}
+# Of a request of the Session API only the key stays here, beside what is for one hop:
+# cookies are the bot's own there. Length, identifiers, trace and the account of the way
+# are set anew.
+NOT_FOR_BOT_ROUTES = (
+    HOP_BY_HOP
+    | FORWARDING
+    | {
+        b"authorization",
+        b"content-length",
+        b"host",
+        b"traceparent",
+        b"tracestate",
+        b"via",
+        b"x-daily-session-id",
+        b"x-request-id",
+    }
+)
 
 NOT_FOR_BOT_WITHOUT_BODY = NOT_FOR_BOT_ROUTES | {b"expect"}
 
-NOT_IN_TRAILERS = (
-    HOP_BY_HOP
-    | NOT_FOR_BOT_ROUTES
-    | {
-        b"age",
-        b"cache-control",
-        b"content-encoding",
-        b"content-range",
-        b"content-type",
-        b"cookie",
-        b"date",
-        b"expect",
-        b"expires",
-        b"if-match",
-        b"if-modified-since",
-        b"if-none-match",
-        b"if-range",
-        b"if-unmodified-since",
-        b"location",
-        b"max-forwards",
-        b"pragma",
-        b"range",
-        b"retry-after",
-        b"set-cookie",
-        b"vary",
-        b"warning",
-        b"www-authenticate",
-    }
-)
+NOT_IN_TRAILERS = NOT_FOR_BOT_ROUTES | {
+    b"age",
+    b"cache-control",
+    b"content-encoding",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"date",
+    b"expect",
+    b"expires",
+    b"if-match",
+    b"if-modified-since",
+    b"if-none-match",
+    b"if-range",
+    b"if-unmodified-since",
+    b"location",
+    b"max-forwards",
+    b"pragma",
+    b"range",
+    b"retry-after",
+    b"set-cookie",
+    b"vary",
+    b"warning",
+    b"www-authenticate",
+}
 
 # What the front door says itself in its 101, or what says nothing behind one.
 NOT_FOR_CLIENT = frozenset(
@@ -104,13 +105,15 @@ NOT_FOR_CLIENT = frozenset(
 MAX_FIELD_LINE = 8192
 
 
-def end_to_end(fields: Iterable[Field]) -> list[Field]:
+def end_to_end(fields: Iterable[Field], others: frozenset[bytes] = HOP_BY_HOP) -> list[Field]:
     """The fields without the hop-by-hop ones, those named by Connection included.
 
     A name with underscores for hyphens counts as the same name.
+
+    Args:
+        others: what is left out too; the hop-by-hop ones are among it.
     """
-    fields = list(fields)
-    dropped: frozenset[bytes] = HOP_BY_HOP
+    fields, dropped = list(fields), others
     for name, value in fields:
         if name == b"connection":
             dropped |= {part.strip().lower().replace(b"_", b"-") for part in value.split(b",")}
@@ -147,7 +150,7 @@ def for_bot(
     fields, left_out = request.headers, NOT_FOR_BOT_ROUTES
     if request.version == b"1.0" or not request.has_body:
         left_out = NOT_FOR_BOT_WITHOUT_BODY
-    result = without(end_to_end(fields), left_out)
+    result = end_to_end(fields, left_out)
     if request.value(b"transfer-encoding") is not None:
         # Trailers pass, so what announces them does.
         result += [field for field in fields if field[0] == b"trailer"]

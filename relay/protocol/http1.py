@@ -28,8 +28,10 @@ __all__ = [
 ]
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
+
+import msgspec
 
 from relay.errors import Refusal
 from relay.protocol.chunks import ChunkedBody, LengthBody
@@ -64,6 +66,8 @@ HOST = re.compile(
     rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9\-._~]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
 )
 MAX_PORT = 65535
+# Longer lines and names are judged anew each time, so that what is kept of them is bounded.
+MAX_KNOWN_LINE = 128
 # A tab is allowed there (RFC 9110 section 5.5), but not every parser takes it away, and one
 # that does not sees no framing.
 TAB_BESIDE_FRAMING = re.compile(
@@ -75,8 +79,7 @@ TARGET = re.compile(rb"[\x21-\x7e]+")
 REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^ ]+) HTTP/([0-9]\.[0-9])")
 
 
-@dataclass(frozen=True, slots=True)
-class HeadLimits:
+class HeadLimits(msgspec.Struct, frozen=True, gc=False):
     """Bounds on a request head in bytes and field lines; reasons are in `policy.catalog`."""
 
     max_target: int
@@ -84,8 +87,7 @@ class HeadLimits:
     max_header_count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A request head that passed every rule; field names are lower case."""
 
     method: bytes
@@ -107,9 +109,10 @@ class Request:
     def tokens(self, name: bytes) -> list[bytes]:
         """The members of a comma-separated field over all its lines, in lower case."""
         members = []
-        for value in self.values(name):
-            members += [part.strip().lower() for part in value.split(b",")]
-        return [member for member in members if member]
+        for key, value in self.headers:
+            if key == name:
+                members += [part.strip().lower() for part in value.split(b",")]
+        return [member for member in members if member] if members else members
 
     @property
     def has_body(self) -> bool:
@@ -186,8 +189,10 @@ class HeadBuffer:
         limit = self.limits.max_target
         if not self._line_ended:
             self._line_ended = self._data.find(b"\r\n", start, limit + 2) >= 0
+        if self._line_ended:
+            return
         undecided = self._data.endswith(b"\r", 0, stop)
-        if not self._line_ended and stop - undecided > limit:
+        if stop - undecided > limit:
             _check_bytes(self._data, start, limit + 1)
             reason = f"the request line is longer than {limit} bytes"
             raise _refusal(414, reason, "target_too_long")
@@ -222,8 +227,16 @@ def parse_request(head: bytes) -> Request:
 
 def fields_of(lines: list[bytes]) -> Headers:
     """Field lines that `FIELDS` takes: names in lower case, values without spaces around them."""
-    parts = [line.partition(b":") for line in lines]
-    return tuple([(name.lower(), value.strip(b" \t")) for name, _, value in parts])
+    return tuple([_known_field(x) if len(x) <= MAX_KNOWN_LINE else _field(x) for x in lines])
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    return name.lower(), value.strip(b" \t")
+
+
+# Heads differ, most of their lines do not: who asks again says the same of itself.
+_known_field = lru_cache(maxsize=1024)(_field)
 
 
 def _check_tabs(head: bytes) -> None:
@@ -242,7 +255,7 @@ def request_body(request: Request) -> LengthBody | ChunkedBody:
     return LengthBody(int(request.value(b"content-length") or 0))
 
 
-def find_fault(data: bytearray, start: int, stop: int) -> str | None:
+def find_fault(data: bytes | bytearray, start: int, stop: int) -> str | None:
     """The name of the first of `FAULTS` that begins between two places of a head, if any."""
     # A carriage return at the end is no fault yet: the line feed may be under way.
     stop -= data.endswith(b"\r", 0, stop)
@@ -265,7 +278,12 @@ def _check_version_and_host(request: Request) -> None:
     hosts = request.values(b"host")
     if len(hosts) > 1:
         raise _refusal(400, "more than one Host field", "bad_host")
-    if (request.version == b"1.1" and not hosts) or (hosts and not _is_host(hosts[0])):
+    if hosts:
+        known = len(hosts[0]) <= MAX_KNOWN_LINE
+        right = (_is_known_host if known else _is_host)(hosts[0])
+    else:
+        right = request.version == b"1.0"
+    if not right:
         raise _refusal(400, "the Host field is not a host with an optional port", "bad_host")
     if request.method == b"CONNECT":
         raise _refusal(501, "CONNECT is not offered here", "method_not_implemented")
@@ -281,6 +299,9 @@ def _is_host(value: bytes) -> bool:
         except AddressValueError:
             return False
     return True
+
+
+_is_known_host = lru_cache(maxsize=512)(_is_host)
 
 
 def _check_framing(request: Request) -> None:

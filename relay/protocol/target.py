@@ -15,9 +15,10 @@ RFC 9112 section 3.2 (request targets), RFC 3986 section 6.2.2 (normal form).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NoReturn
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from relay.errors import Refusal
 
@@ -61,8 +62,7 @@ _WORD = re.compile(rb"[a-z]{1,16}")
 _SERVICE_HOST = re.compile(rb"[-a-z0-9]{1,54}\.[-a-z0-9]{1,64}")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True, gc=False):
     """A request target that both sides of the relay read in the same way.
 
     Attributes:

@@ -18,9 +18,9 @@ from relay.policy.interfaces import SessionFilter
 from relay.policy.routes import Route, is_session_id
 from relay.policy.sessions import LIVE, Session, SessionState, public_end
 from relay.policy.tokens import key_matches
-from relay.server.connection import Handler
 from relay.server.exchange import Exchange
 from relay.server.replies import json_body
+from relay.server.routing import Handler
 from relay.server.start import no_session, stop_session
 from relay.server.status import why_not
 

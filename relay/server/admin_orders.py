@@ -10,10 +10,10 @@ from relay.errors import ConfigError, Refusal
 from relay.policy.drains import Order, parse_order
 from relay.policy.routes import Route
 from relay.server.admin import AdminHandler
-from relay.server.connection import Handler
 from relay.server.exchange import Exchange
 from relay.server.handing import restarting
 from relay.server.replies import json_body
+from relay.server.routing import Handler
 
 # The longest name or URL with room for spaces; what is longer is no order.
 MAX_ORDER = 4096

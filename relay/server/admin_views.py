@@ -11,8 +11,8 @@ import msgspec
 from relay.errors import Refusal
 from relay.policy.routes import Route
 from relay.server.admin import AdminHandler
-from relay.server.connection import Handler
 from relay.server.replies import Fields, json_body
+from relay.server.routing import Handler
 from relay.server.status import MAX_CALLS, node_status
 
 TEXT = b"text/plain; charset=utf-8"

@@ -100,11 +100,11 @@ class BotExchange:
         """
         try:
             if self._body.whole:
+                self._send_now()
+                # Meanwhile the bot answers, for a third of what a deadline costs.
+                await trio.lowlevel.checkpoint()
+                self._exchange.gave_turn = True
                 self._do_at_once()
-                if not self._over:
-                    # Meanwhile the bot answers, for a third of what a deadline costs.
-                    await trio.lowlevel.checkpoint()
-                    self._do_at_once()
                 if not self._over:
                     with trio.move_on_after(PROMPT):
                         await self._send()
@@ -235,7 +235,8 @@ class BotExchange:
         taken = self._bot.write_now(self._unsent)
         if taken:
             self._be_patient()
-            self._unsent = memoryview(self._unsent)[taken:]
+            whole = taken == len(self._unsent)
+            self._unsent = b"" if whole else memoryview(self._unsent)[taken:]
         return taken is not None
 
     # From the bot to the client.
@@ -271,7 +272,7 @@ class BotExchange:
             self._leave()
             return False
         self._exchange.sent_bytes += taken
-        self._held = memoryview(self._held)[taken:]
+        self._held = b"" if taken == len(self._held) else memoryview(self._held)[taken:]
         return True
 
     async def _pass_down(self) -> None:
@@ -322,12 +323,12 @@ class BotExchange:
 
     def _passed(self, event: BotHead | bytes | BotEnd) -> bytes:
         """The same for the client, in the framing that it understands."""
+        if isinstance(event, bytes):
+            return chunk(event) if self._chunked else event
         if isinstance(event, BotHead):
             return self._interim(event) if event.interim else self._head(event)
-        if isinstance(event, BotEnd):
-            self._answer_whole = True
-            return last_chunk(in_trailers(self._talk.trailers)) if self._chunked else b""
-        return chunk(event) if self._chunked else event
+        self._answer_whole = True
+        return last_chunk(in_trailers(self._talk.trailers)) if self._chunked else b""
 
     def _interim(self, head: BotHead) -> bytes:
         if self._exchange.head.version == b"1.0":

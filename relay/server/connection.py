@@ -14,29 +14,23 @@ bug: the caller gets a 500 without its text, the log gets all of it.
 
 from __future__ import annotations
 
-__all__ = ["Connection", "Handler", "Routes"]
+__all__ = ["Connection"]
 
 import math
 import socket
 import struct
-from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Protocol
 
 import trio
 
 from relay.errors import Refusal, StoreError
-from relay.policy import routes
-from relay.policy.routes import Pattern, Route
 from relay.protocol.http1 import HeadBuffer, parse_request, request_body
-from relay.protocol.target import parse_target
 from relay.server import replies
 from relay.server.exchange import Exchange, Front, Phase
 from relay.server.guard import Guard
 from relay.server.handing import Moved, restarting
 from relay.server.leg import Leg
-from relay.server.start import is_preflight
-from relay.server.succession import Role
+from relay.server.peers import Networks
+from relay.server.routing import Routes, target_of
 
 # After an answer that ends the connection, what the client still sends is read and
 # dropped for so long and so much, so that a reset does not destroy the answer.
@@ -47,41 +41,6 @@ LINGER_READ = 64 * 1024
 REFUSED_LINGER_SECONDS = 0.2
 # struct linger: closing resets the connection, so that what was sent is seen to be cut off.
 RESET = struct.pack("ii", 1, 0)
-# Clients ask for few addresses again and again; a target is judged by itself and its host.
-MAX_KNOWN_TARGET = 512
-_known_target = lru_cache(maxsize=512)(parse_target)
-
-
-class Handler(Protocol):
-    """What a route does; one object per exchange, its methods are the phases 4 to 6."""
-
-    def __init__(self, exchange: Exchange) -> None: ...
-
-    async def authenticate(self) -> None: ...
-
-    async def resolve(self) -> None: ...
-
-    async def relay(self) -> None: ...
-
-
-class Routes:
-    """A table of paths, what makes the handler of each route, and the one for preflights if any.
-
-    Args:
-        role: of the listeners that it is for.
-    """
-
-    def __init__(
-        self,
-        role: Role,
-        table: tuple[Pattern, ...],
-        handlers: Mapping[Route, Callable[[Exchange], Handler]],
-        preflight: type[Handler] | None = None,
-    ) -> None:
-        self.role = role
-        self.table = table
-        self.handlers = handlers
-        self.preflight = preflight
 
 
 class Connection:
@@ -118,6 +77,9 @@ class Connection:
         self._reading = False  # a head, or a wait for one
         self._moving = False
         self._head = b""  # of the request that has no answer yet
+        self._gave_turn = False  # to others, in the last exchange
+        self._judged_by: Networks | None = None
+        self._trusted = False
         self.session_given: str | None = None  # see `Exchange`
 
     async def serve(self) -> None:
@@ -147,6 +109,7 @@ class Connection:
             exchange = self._exchange()
             if not await self._serve_one(exchange):
                 return exchange.taken
+            self._gave_turn = exchange.gave_turn
 
     def move(self) -> None:
         """Let the next process read on if nothing of a request has been begun."""
@@ -200,7 +163,8 @@ class Connection:
         try:
             if not await self._parse(exchange):
                 return False
-            handler = self._route(exchange)
+            exchange.enter(Phase.ROUTE)
+            handler = self._routes.handler(exchange)
             exchange.enter(Phase.AUTHENTICATE)
             if self._guard is not None:
                 self._guard.check(exchange)
@@ -241,9 +205,7 @@ class Connection:
         exchange.take_request_id()
         if self._front.traces is not None and self._routes.role == "public":
             exchange.trace = self._front.traces.begin(request.headers)
-        host = request.value(b"host")
-        known = len(request.target) + len(host or b"") <= MAX_KNOWN_TARGET
-        exchange.target = (_known_target if known else parse_target)(request.target, host)
+        exchange.target = target_of(request)
         return True
 
     async def _wait_head(self, exchange: Exchange) -> bytes | None:
@@ -252,7 +214,8 @@ class Connection:
         patience = limits.head_timeout if self._first else limits.keep_alive_timeout
         self._first = False
         if len(self._heads) or exchange.receive_ahead():
-            await trio.lowlevel.checkpoint()  # who has sent ahead is not served out of turn
+            if not self._gave_turn:  # who has sent ahead is not served out of turn
+                await trio.lowlevel.checkpoint()
         else:
             self._idle, self._scope.deadline = True, trio.current_time() + patience
             self._heads.feed(await exchange.receive())
@@ -262,7 +225,7 @@ class Connection:
                 return None
         exchange.enter(Phase.PARSE)
         self._heads.limits = self._front.rules.heads
-        exchange.trusted = self._front.rules.trusts(self._peer)
+        exchange.trusted = self._is_trusted()
         head = self._heads.next_head()
         if head is not None:
             return head
@@ -278,13 +241,12 @@ class Connection:
         reason = f"the request head took longer than {limits.head_timeout:g} s"
         raise Refusal(408, reason, cause="slow_head", close=True)
 
-    def _route(self, exchange: Exchange) -> Handler:
-        exchange.enter(Phase.ROUTE)
-        request = exchange.head
-        if self._routes.preflight is not None and is_preflight(exchange):
-            return self._routes.preflight(exchange)
-        exchange.match = routes.match(self._routes.table, request.method, exchange.url)
-        return self._routes.handlers[exchange.match.route](exchange)
+    def _is_trusted(self) -> bool:
+        """Whether the peer's account is believed; asked once for each list of networks."""
+        rules = self._front.rules
+        if self._judged_by is not rules.trusted:
+            self._judged_by, self._trusted = rules.trusted, rules.trusts(self._peer)
+        return self._trusted
 
     async def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         self._reading = False

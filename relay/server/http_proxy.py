@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from relay.errors import Refusal, StoreError
-from relay.policy.sessions import Session, SessionState
+from relay.policy.sessions import SessionState, Standing
 from relay.protocol.bot_http import BotTalk, framed_request, request_head
 from relay.protocol.forwarding import hops_left
 from relay.server import replies
@@ -73,7 +73,7 @@ class SessionRequest:
         if body.faulty:
             raise Refusal(400, "the request body is malformed", cause="bad_body", close=True)
 
-    def _begun(self, session: Session) -> None:
+    def _begun(self, session: Standing) -> None:
         assert session.instance is not None, "an active session is on an instance"
         self._session_id, self._url = session.id, session.instance
 

@@ -15,10 +15,11 @@ import trio
 
 from relay.errors import ConfigError, Refusal
 from relay.protocol.proxy_header import ProxyHeaderError
-from relay.server.connection import Connection, Routes
+from relay.server.connection import Connection
 from relay.server.exchange import Front
 from relay.server.guard import Guard
 from relay.server.peers import Networks, is_among, peer_of, read_proxy_header
+from relay.server.routing import Routes
 from relay.server.succession import Client
 
 # Connections that the kernel completes while the daemon is busy; a burst of callers

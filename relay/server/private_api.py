@@ -18,9 +18,9 @@ from relay.policy.catalog import Agent
 from relay.policy.interfaces import SessionFilter
 from relay.policy.routes import Route, is_session_id
 from relay.policy.sessions import LIVE, Session, SessionState
-from relay.server.connection import Handler
 from relay.server.exchange import Exchange
 from relay.server.replies import json_body
+from relay.server.routing import Handler
 from relay.server.start import stop_session
 
 # What the published API gives without `limit`, and what the command line, which never

@@ -29,6 +29,9 @@ Field = tuple[bytes, bytes]
 Fields = Iterable[Field]
 
 EXPOSED = b"X-Request-Id, X-Daily-Session-Id, Retry-After"
+ALLOWED = b"access-control-allow-origin"
+EXPOSING = b"access-control-expose-headers"
+FOR_ALL = ((ALLOWED, b"*"), (EXPOSING, EXPOSED))
 METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS, HEAD"
 # Browsers may keep a preflight's answer for two hours at most (Chromium's own cap).
 PREFLIGHT_SECONDS = b"7200"
@@ -114,16 +117,17 @@ def _add_cors(result: list[Field], exchange: Exchange) -> None:
 def cors(exchange: Exchange) -> Fields:
     """What lets a browser page read an answer of the public API."""
     if exchange.request is None or exchange.target is None:
-        return
+        return ()
     if exchange.target.segments[:1] != ("v1",):
-        return
+        return ()
     origin = _allowed(exchange)
-    if origin is not None:
-        yield b"access-control-allow-origin", origin
-        yield b"access-control-expose-headers", EXPOSED
-    if origin != b"*":
-        # To others the same address answers without these fields: caches must know.
-        yield b"vary", b"Origin"
+    if origin == b"*":
+        return FOR_ALL
+    # To others the same address answers without these fields: caches must know.
+    vary = (b"vary", b"Origin")
+    if origin is None:
+        return (vary,)
+    return (ALLOWED, origin), (EXPOSING, EXPOSED), vary
 
 
 def preflight(exchange: Exchange) -> Fields:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 __all__ = ["SESSION_POLL", "SessionLookup"]
 
-import os
-
 import trio
 
 from relay.errors import Refusal
 from relay.policy.catalog import Agent
 from relay.policy.routes import is_session_id
-from relay.policy.sessions import Session, SessionState
+from relay.policy.sessions import SessionState, Standing
 from relay.policy.traces import in_trace
 from relay.protocol.forwarding import TRACE_BYTES, Hop
 from relay.protocol.headers import Field, for_bot
 from relay.protocol.target import RESERVED_PATHS, canonical_path
 from relay.server.exchange import Exchange
 from relay.server.handing import Moved
+from relay.server.identifiers import random_bytes
 from relay.server.peers import peer_address
 from relay.server.start import no_session, public_agent
 
@@ -53,7 +52,7 @@ class SessionLookup:
                 cause="reserved_path",
             )
 
-    async def active(self) -> Session:
+    async def active(self) -> Standing:
         """The session once a bot holds it; bounded by the agent's `attach_timeout`.
 
         Raises:
@@ -65,7 +64,7 @@ class SessionLookup:
             session = await self._wait_active()
         return session
 
-    async def find(self) -> Session:
+    async def find(self) -> Standing:
         """The session that the path names, as the store has it now: it lives, and is of this agent.
 
         Raises:
@@ -75,7 +74,7 @@ class SessionLookup:
         session_id = self._exchange.names["session"].lower()
         session = None
         if is_session_id(session_id):
-            session = await self._exchange.front.store.get(session_id)
+            session = await self._exchange.front.store.look(session_id)
         if (
             session is None
             or session.agent != self.agent.name
@@ -103,11 +102,11 @@ class SessionLookup:
         head = exchange.head
         assert exchange.session_id is not None, "only once the session is found"
         hop = Hop(peer_address(exchange.peer), exchange.trusted, head.value(b"host"), head.version)
-        random = os.urandom(TRACE_BYTES)
+        random = random_bytes(TRACE_BYTES)
         fields = for_bot(head, exchange.session_id, exchange.request_id, hop, random)
         return fields if exchange.trace is None else in_trace(fields, exchange.trace)
 
-    async def _wait_active(self) -> Session:
+    async def _wait_active(self) -> Standing:
         """The session once a bot holds it."""
         front, agent = self._exchange.front, self.agent
         retry = ((b"retry-after", b"%d" % RETRY_AFTER),)

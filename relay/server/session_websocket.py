@@ -16,9 +16,9 @@ from relay.policy.catalog import Address
 from relay.policy.sessions import Session, SessionState
 from relay.protocol.handshake import BotAnswer, BotRefusal, asks_for_websocket, check_upgrade
 from relay.server.bot_websocket import BotWebSocket, bot_silent
-from relay.server.connection import Handler
 from relay.server.exchange import Exchange
 from relay.server.http_proxy import SessionRequest
+from relay.server.routing import Handler
 from relay.server.session_lookup import SessionLookup
 from relay.server.side_tunnels import SideTunnel
 from relay.server.start import no_session
@@ -68,11 +68,11 @@ class SessionWebSocket(BotWebSocket):
 
     async def _attach(self) -> BotAnswer | BotRefusal:
         front, agent = self._exchange.front, self._agent
-        session = await self._lookup.active()
-        side = SideTunnel(front.new_id(), session.id, self._scope)
+        standing = await self._lookup.active()
+        side = SideTunnel(front.new_id(), standing.id, self._scope)
         front.sessions.sides.open(side)
         self._side = side
-        self._session = session = await self._still_active(session.id)
+        self._session = session = await self._still_active(standing.id)
         assert session.instance is not None, "an active session is on an instance"
         address = Address.of(session.instance)
         with trio.move_on_after(agent.attach_timeout):

@@ -18,10 +18,17 @@ import msgspec
 from relay.policy.catalog import Agent
 from relay.policy.interfaces import Admission, Places, Reservation, SessionFilter, Wait
 from relay.policy.nodes import Estate, Neighbour
-from relay.policy.sessions import LIVE, Beginning, Session, SessionEnd, SessionState
+from relay.policy.sessions import LIVE, Beginning, Session, SessionEnd, SessionState, Standing
 from relay.store import bodies, callers, neighbours
 from relay.store.database import Database
-from relay.store.ends import INSERT, SELECT, end_session, sessions_of
+from relay.store.ends import (
+    INSERT,
+    SELECT,
+    conditions_of,
+    end_session,
+    sessions_of,
+    standing_of,
+)
 from relay.store.outbox import SQLiteOutbox, write_events
 from relay.store.places import Demand
 from relay.store.schema import BUSY_TIMEOUT, COLUMNS, session_of, values_of
@@ -200,8 +207,11 @@ class SQLiteStore:
         found = await self._database.read(lambda db: sessions_of(db, "id = ?", (session_id,)))
         return found[0] if found else None
 
+    async def look(self, session_id: str) -> Standing | None:
+        return await self._database.read(lambda db: standing_of(db, session_id))
+
     async def find(self, which: SessionFilter) -> tuple[list[Session], int]:
-        matching, values = _conditions(which)
+        matching, values = conditions_of(which)
         # Live sessions are few among all that are kept, which the planner does not know.
         live = which.states and SessionState.ENDED not in which.states
         index = "INDEXED BY sessions_state" if live else ""
@@ -265,28 +275,3 @@ class SQLiteStore:
                 db, dead, self._node, now, pumps=pumps, ends=ends, foreign=foreign
             )
         )
-
-
-def _conditions(which: SessionFilter) -> tuple[str, list[object]]:
-    """What a session must be to be listed: an SQL condition and its values."""
-    wanted = {
-        "state IN": tuple(state.value for state in which.states),
-        "agent =": which.agent,
-        "organization =": which.organization,
-        "cause IN": which.causes,
-        "created >=": which.since,
-        "created <": which.before,
-        "cold =": which.cold,
-        "took >": which.longer,
-        "took <": which.shorter,
-    }
-    where, values = ["1"], list[object]()
-    for condition, value in wanted.items():
-        if isinstance(value, tuple):
-            if value:
-                where.append(f"{condition} ({', '.join('?' * len(value))})")
-                values.extend(value)
-        elif value is not None:
-            where.append(f"{condition} ?")
-            values.append(value)
-    return " AND ".join(where), values

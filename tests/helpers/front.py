@@ -13,8 +13,9 @@ import trio
 
 from relay.policy.catalog import Catalog, Limits
 from relay.policy.routes import Pattern, Route
-from relay.server.connection import Connection, Routes
+from relay.server.connection import Connection
 from relay.server.exchange import Exchange, Front
+from relay.server.routing import Routes
 from relay.server.rules import Rules
 from tests.helpers.strict_http import read_answers
 

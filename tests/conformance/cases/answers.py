@@ -69,6 +69,16 @@ FRAMINGS = [
     AnswerCase("TE in capitals", "9112 7", ok(b"TRANSFER-ENCODING: CHUNKED", body=HELLO), GOOD),
     AnswerCase("TE named by Connection", "9110 7.6.1",
                ok(b"Connection: Transfer-Encoding", TE, body=HELLO), GOOD),
+    # Tabs are space around a value. A request with one is refused, since whoever reads it next
+    # may see no framing; an answer has one reader, which writes its framing anew.
+    AnswerCase("a tab in front of the length", "9110 5.5",
+               ok(b"Content-Length:\t5", body=b"hello"), GOOD),
+    AnswerCase("a tab behind the length", "9110 5.5",
+               ok(b"Content-Length: 5\t", body=b"hello"), GOOD),
+    AnswerCase("a tab in front of the coding", "9110 5.5",
+               ok(b"Transfer-Encoding:\tchunked", body=HELLO), GOOD),
+    AnswerCase("a tab behind the coding", "9110 5.5",
+               ok(b"Transfer-Encoding: chunked\t", body=HELLO), GOOD),
     AnswerCase("no framing, then the end", "9112 6.3", ok(body=b"hello"), GOOD, closes=True),
     AnswerCase("no framing, and what looks like another answer", "9112 6.3",
                ok(body=FORGED), Gets(200, FORGED), closes=True),

@@ -126,6 +126,18 @@ def test_a_request_answers_for_its_fields() -> None:
     assert request_body(request).take(b"abcdef") == b"abc"
 
 
+def test_lines_are_read_alike_however_often_they_come() -> None:
+    for length in (1, http1.MAX_KNOWN_LINE - 10, http1.MAX_KNOWN_LINE, http1.MAX_KNOWN_LINE * 2):
+        value = b"v" * length
+        host = b"h" * length
+        head = b"GET / HTTP/1.1\r\nHost: %s\r\nX-A: \t%s \r\nx-a:%s\r\n\r\n" % (host, value, value)
+        for _ in range(2):
+            fields = ((b"host", host), (b"x-a", value), (b"x-a", value))
+            assert parse_request(head).headers == fields
+            with pytest.raises(Refusal, match="Host"):
+                parse_request(head.replace(host, b"@" + host))
+
+
 @pytest.mark.parametrize(
     ("headers", "has_body"),
     [

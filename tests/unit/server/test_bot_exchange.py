@@ -89,6 +89,13 @@ async def test_a_bot_that_says_nothing_is_504(autojump_clock: trio.testing.MockC
     assert stage.seconds == pytest.approx(HEAD_TIMEOUT, abs=0.1)
 
 
+async def test_others_have_a_turn_while_the_bot_answers() -> None:
+    async with exchanging(GET) as stage:
+        await stage.bot.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert stage.exchange.status == 200
+    assert stage.exchange.gave_turn
+
+
 async def test_interim_answers_are_no_answer(autojump_clock: trio.testing.MockClock) -> None:
     async with exchanging(GET) as stage:
         await trio.sleep(HEAD_TIMEOUT / 2)

@@ -8,10 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from relay.errors import StoreError
 from relay.policy.catalog import Agent
 from relay.policy.interfaces import Admission, Places, Reservation, SessionFilter, Wait
 from relay.policy.names import Rank
-from relay.policy.sessions import SessionEnd, SessionState
+from relay.policy.sessions import SessionEnd, SessionState, Standing
 from relay.store import sqlite
 from relay.store.sqlite import KEEP_ENDED, SQLiteStore
 from tests.helpers.store import (
@@ -156,6 +157,27 @@ async def test_an_ended_session_stays_as_it_ended(store: SQLiteStore) -> None:
     assert await store.activate("s", "n-s", NOW + 3, BEGAN) is False
     assert await store.lease("s", AGENT, Places((A,)), NOW + 3) is Wait.FULL
     assert await store.get("s") == ended
+
+
+async def test_a_look_shows_how_a_session_stands(store: SQLiteStore) -> None:
+    assert await store.look("s") is None
+
+    async def seen() -> bool:
+        whole, found = await store.get("s"), await store.look("s")
+        assert whole is not None
+        names = ("id", "agent", "state", "transport", "instance")
+        return found == Standing(*(getattr(whole, name) for name in names))
+
+    await waiting(store, "s")
+    assert await seen()
+    assert await store.lease("s", AGENT, Places((A,)), NOW) == A
+    assert await store.activate("s", "n-s", NOW, BEGAN)
+    assert await seen()
+    await store.end("s", SessionEnd("stopped"), NOW)
+    assert await seen()
+    store._database.connection.execute("UPDATE sessions SET state = 'odd'")
+    with pytest.raises(StoreError):
+        await store.look("s")
 
 
 async def test_an_end_that_is_recorded_late_keeps_its_time(store: SQLiteStore) -> None:
