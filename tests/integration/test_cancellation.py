@@ -79,15 +79,18 @@ class Stage:
 
     def is_clean(self) -> None:
         daemon = self.daemon
+        # Connections are accepted in turn, so behind this answer the one that was left is
+        # among the descriptors, and what it has begun is over when they are given back.
+        assert daemon.request("GET", "/").status == 404
+        wait_until(
+            lambda: descriptors(daemon.process.pid) <= self.descriptors,
+            f"descriptors are given back, {self.descriptors} in all",
+        )
         for agent in ("bot", "silent"):
             promised = "SELECT id FROM sessions WHERE state = 'reserved' AND reserved_until > 0"
             for (session,) in rows(daemon, f"{promised} AND agent = '{agent}'"):
                 assert daemon.request("DELETE", f"/sessions/{session}", admin=True).status == 200
         nothing_is_held(daemon)
-        wait_until(
-            lambda: descriptors(daemon.process.pid) <= self.descriptors,
-            f"descriptors are given back, {self.descriptors} in all",
-        )
         with begin(daemon) as began:  # and the one place is free
             assert echoes(began.ws)
         daemon.wait_ended(began.id)
