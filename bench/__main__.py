@@ -202,8 +202,9 @@ def _parser() -> argparse.ArgumentParser:
     compare = actions.add_parser("compare", help="two runs of one machine, side by side")
     compare.add_argument("a", type=Path, metavar="A", help="directory of the results before")
     compare.add_argument("b", type=Path, metavar="B", help="directory of the results after")
+    limit = f"{LIMIT:.0%}".replace("%", "%%")  # argparse fills in its own after a single one
     agree = actions.add_parser(
-        "agree", help=f"whether two runs of a commit have the same ratios to nginx ({LIMIT:.0%})"
+        "agree", help=f"whether two runs of a commit have the same ratios to nginx ({limit})"
     )
     agree.add_argument("a", type=Path, metavar="A")
     agree.add_argument("b", type=Path, metavar="B")

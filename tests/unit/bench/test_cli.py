@@ -30,6 +30,14 @@ def saved(path: Path, made: Results) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize("action", [[], ["list"], ["run"], ["compare"], ["agree"], ["report"]])
+def test_help(action: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _parser().parse_args([*action, "--help"])
+    assert ended.value.code == 0
+    assert "usage: " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
