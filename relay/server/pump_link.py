@@ -120,10 +120,14 @@ class Link:
         return cause
 
     def give_up_offers(self) -> None:
-        """The link is gone; nothing was written to those, so another pump may have them."""
+        """The link is gone; nothing was written to those, so another pump may have them.
+
+        Not what was taken just before: its caller has perhaps had the first bytes.
+        """
         for tunnel, offer in self.offers.items():
-            self.tunnels.pop(tunnel, None)
-            offer.answer("no_pump")
+            if not offer.answered.is_set():
+                self.tunnels.pop(tunnel, None)
+                offer.answer("no_pump")
 
     async def send(self, message: channel.ToPump) -> bool:
         """Send whole; False when the pump is gone, and its tunnels with it, or stuck."""

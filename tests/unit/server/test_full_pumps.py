@@ -223,6 +223,22 @@ async def test_a_pump_that_dies_before_it_answers_has_lost_no_call(
         assert s.pumps.sessions() == {"live 1 0", "a"}
 
 
+async def test_a_call_is_not_given_to_another_pump_by_one_that_took_it_and_died(
+    tmp_path: Path, two: list[Pump]
+) -> None:
+    """Though the one who waits for the answer may hear it later than that the pump is gone."""
+    async with stage(tmp_path, two, (10, 10), live=(0, 1)) as s:
+        done = s.call("a")
+        await two[0].hear()
+        # What is read from the channel is looked at before the waiting task has its turn.
+        link = s.pumps._links[0]
+        link.offers["a"].answer("")
+        link.give_up_offers()
+        assert await s.outcome("a", done) == "taken"
+        with pytest.raises(BlockingIOError):
+            channel.receive(two[1].far)
+
+
 async def test_a_call_waits_for_the_next_pump(tmp_path: Path, two: list[Pump]) -> None:
     """Before it was offered, and when the last pump dies with the offer."""
     async with stage(tmp_path, two, (10, 10)) as s:
