@@ -41,6 +41,7 @@ from relay.server.calls import Calls, Frames
 from relay.server.draining import Draining
 from relay.server.exchange import Front
 from relay.server.guard import Guard
+from relay.server.handshakes import Handshakes
 from relay.server.identifiers import fresh_id
 from relay.server.inheriting import Inheritance
 from relay.server.listener import Listener
@@ -51,7 +52,7 @@ from relay.server.sessions import SessionKeeper
 from relay.server.succession import Role
 from relay.server.traffic import Traffic
 from relay.server.webhooks import Deliveries
-from relay.sockets import Place, descriptor_room, listeners_of, open_places, url_of
+from relay.sockets import Place, descriptor_room, listeners_of, open_places, secured, url_of
 from relay.store.sqlite import SQLiteStore
 from relay.takeover import Node, Tasks, Upgrades, finish, own_command
 
@@ -163,7 +164,7 @@ class Daemon:
                 nursery.cancel_scope.cancel()
 
     async def _serve_on(self, sockets: list[Place], store: SQLiteStore, lock: int) -> None:
-        url = url_of(listeners_of(sockets, "public")[0])
+        url = url_of(sockets, "public")
         self._config = self._config.with_public_url(self._config.public_url or url)
         async with trio.open_nursery() as background:
             async with trio.open_nursery() as settling:
@@ -180,7 +181,7 @@ class Daemon:
     async def _serve(self, node: Node, parts: Parts, background: trio.Nursery) -> None:
         """Take connections until the end has begun and nobody is left to wait for."""
         front, listeners, owned = node.front, node.listeners, node.owned.nursery
-        url, admin_url = front.catalog.public_url, url_of(listeners_of(parts.sockets, "admin")[0])
+        url, admin_url = front.catalog.public_url, url_of(parts.sockets, "admin")
         background.start_soon(listeners["admin"].serve)  # to the very end
         self._log.event("listening", url=url, admin=admin_url)
         async with trio.open_nursery() as connections:
@@ -251,6 +252,8 @@ class Daemon:
             front.calls.frames.count,
             lambda: rules.announcers,
             guard,
+            secured(sockets),
+            Handshakes(rules, self._log.handshake),
         )
         own = listeners_of(sockets, "admin")
         admin = Listener(own, front, ADMIN_ROUTES, lambda: MAX_ADMIN_CONNECTIONS)

@@ -30,7 +30,7 @@ from relay.server.guard import Guard
 from relay.server.listener import Listener
 from relay.server.succession import Role
 from relay.server.webhooks import Deliveries
-from relay.sockets import Place, close_places, listeners_of, reopen, url_of
+from relay.sockets import Place, close_places, listeners_of, reopen, secured, url_of
 
 # Of what has changed, or is wrong, a log line names so much.
 MAX_SHOWN = 20
@@ -44,6 +44,7 @@ def in_force(config: Config) -> dict[str, Any]:
         "admin_token": config.admin_token,
         "trusted": config.trusted_proxies,
         "announcers": config.proxy_protocol,
+        "tls": config.tls,
         "describe": partial(effective, config),
     }
 
@@ -143,9 +144,7 @@ class Reloading:
         if why := parts.why_not():
             await close_places(each for each in sockets if each not in parts.sockets)
             raise ConfigError(why)
-        config = config.with_public_url(
-            config.public_url or url_of(listeners_of(sockets, "public")[0])
-        )
+        config = config.with_public_url(config.public_url or url_of(sockets, "public"))
         # A variable that has held a secret is never handed on to bots.
         known = before.bot_environment.keys()
         inherited = {k: v for k, v in config.bot_environment.items() if k in known}
@@ -165,6 +164,6 @@ class Reloading:
         parts.front.pumps.resize(config.pumps)
         parts.guard.follow()
         for role, listener in parts.listeners.items():
-            listener.listen(listeners_of(parts.sockets, role))
+            listener.listen(listeners_of(parts.sockets, role), secured(parts.sockets))
         parts.deliveries.follow(config.catalog.webhooks())
         parts.lines.become(config.log_format, config.log_level)

@@ -9,6 +9,7 @@ __all__ = [
     "listeners_of",
     "open_places",
     "reopen",
+    "secured",
     "url_of",
 ]
 
@@ -20,7 +21,7 @@ from collections.abc import Iterable, Sequence
 
 import trio
 
-from relay.config import Bind, Config, derive_public_url
+from relay.config import TLS_PREFIX, Bind, Config, derive_public_url
 from relay.errors import ConfigError
 from relay.predecessor import Predecessor
 from relay.server.bot_pool import MAX_IDLE
@@ -141,11 +142,17 @@ def listeners_of(places: Iterable[Place], role: Role) -> list[trio.SocketListene
     return [listener for whom, _, listener in places if whom == role]
 
 
-def url_of(listener: trio.SocketListener) -> str:
-    """Where it listens, as a URL."""
+def secured(places: Iterable[Place]) -> frozenset[trio.SocketListener]:
+    """Those whose connections begin with a TLS handshake."""
+    return frozenset(listener for _, name, listener in places if name.startswith(TLS_PREFIX))
+
+
+def url_of(places: Iterable[Place], role: Role) -> str:
+    """Where the first one of a role listens, as a URL."""
+    _, name, listener = next(place for place in places if place[0] == role)
     address = listener.socket.getsockname()
     if isinstance(address, tuple):
-        return derive_public_url(address[0], address[1])
+        return derive_public_url(address[0], address[1], tls=name.startswith(TLS_PREFIX))
     return f"unix:{address}"
 
 

@@ -46,6 +46,7 @@ PARTS = {
     "relay.sockets": "daemon",
     "relay.store": "store",
     "relay.takeover": "daemon",
+    "relay.tls": "tls",
 }
 
 # Arrows point down only; a part may always import itself and `errors`.
@@ -54,11 +55,11 @@ PROTOCOL = {"protocol", "tunnel rules"}
 ARROWS = {
     "cli": {"config", "daemon", "demo", "tokens", "catalog", "version"},
     "demo": {"config", "daemon", "ops"},
-    "daemon": {"config", "server", "instances", "store", "ops", "pump", "channel", "version"}
+    "daemon": {"config", "server", "instances", "store", "ops", "pump", "channel", "tls", "version"}
     | POLICY,
-    "config": {"catalog", *PROTOCOL},
-    "server": {"channel"} | POLICY | PROTOCOL,
-    "instances": POLICY | PROTOCOL,
+    "config": {"catalog", "tls", *PROTOCOL},
+    "server": {"channel", "tls"} | POLICY | PROTOCOL,
+    "instances": {"tls"} | POLICY | PROTOCOL,
     "store": POLICY | PROTOCOL,
     "ops": POLICY | PROTOCOL,
     "policy": POLICY | PROTOCOL,
@@ -69,6 +70,7 @@ ARROWS = {
     "protocol": PROTOCOL,
     "tunnel rules": set(),
     "errors": set(),
+    "tls": set(),
     "version": set(),
 }
 

@@ -14,7 +14,7 @@ import pytest
 
 from relay.cli import parser
 from relay.config import load
-from relay.config.tables import AgentTable, LimitsTable, ServerTable
+from relay.config.tables import AgentTable, LimitsTable, ServerTable, TlsTable
 from relay.policy.interfaces import Store
 from relay.policy.routes import ADMIN, PUBLIC, Pattern
 from relay.policy.sessions import END_STATES, MOVES, SessionState
@@ -22,6 +22,7 @@ from relay.policy.webhooks import Outcome
 from relay.protocol.lifecycle import ENDINGS, Event
 from relay.pump import channel
 from relay.server.exchange import Phase
+from relay.server.handshakes import CAUSES
 from relay.server.private_api import FILTERS, NOT_OFFERED
 from tests.helpers.code_names import CodeNames
 
@@ -88,6 +89,10 @@ def test_refusals() -> None:
         for row in rows(name, "status", "cause")
     }
     assert documented == CODE.refusals()
+
+
+def test_failed_handshakes() -> None:
+    assert names("docs/http.md", "handshake cause") == list(CAUSES)
 
 
 def test_the_phases_are_the_headings_of_the_errors() -> None:
@@ -240,7 +245,9 @@ def test_fixed_limits(name: str) -> None:
 def test_the_threat_model() -> None:
     """Every attack has a test that exists, and limits that do."""
     known = {
-        key for table in (ServerTable, LimitsTable, AgentTable) for key in table.__struct_fields__
+        key
+        for table in (ServerTable, TlsTable, LimitsTable, AgentTable)
+        for key in table.__struct_fields__
     }
     for row in rows("docs/threat-model.md", "attack", "limit", "test"):
         shown = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row["test"])

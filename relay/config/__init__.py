@@ -16,17 +16,19 @@ import msgspec
 
 from relay.config.agents import bots_path
 from relay.config.checks import check_catalog
-from relay.config.model import AdminAccess, Bind, Config
+from relay.config.model import TLS_PREFIX, AdminAccess, Bind, Config
 from relay.config.reading import Problems, quoted, read_table, suggestion
 from relay.config.secret import Sources, check_secret
 from relay.config.tables import FileTable, LimitsTable, ServerTable, StoreTable, TracesTable
 from relay.config.text import effective
+from relay.config.tls import check_tls
 from relay.config.values import (
     derive_public_url,
     parse_announcer,
     parse_bind,
     parse_network,
     parse_origin,
+    parse_public_bind,
     parse_public_url,
     parse_store,
     parse_trace_endpoint,
@@ -37,6 +39,7 @@ from relay.policy.catalog import Limits, TraceReceiver
 
 __all__ = [
     "DEFAULT_FILE",
+    "TLS_PREFIX",
     "AdminAccess",
     "Bind",
     "Config",
@@ -92,6 +95,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         "store.url", store.url, lambda text: parse_store(text, base=sources.base)
     ) or (sources.base / "relay.db")
     traces = _traces(problems, file)
+    tls = check_tls(problems, file.tls, binds, sources.base)
     catalog = check_catalog(problems, file.organizations, file.agents, sources)
     problems.raise_if_any()
     return Config(
@@ -114,6 +118,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         proxy_protocol=announcers,
         traces=traces,
         bot_environment=_bot_environment(sources),
+        tls=tls,
     )
 
 
@@ -220,11 +225,13 @@ def _binds(problems: Problems, server: ServerTable, base: Path) -> tuple[Bind, .
     binds: list[Bind] = []
     for number, text in enumerate(texts):
         where = "server.bind" if single else f"server.bind[{number}]"
-        bind = problems.parse(where, text, lambda text: parse_bind(text, base=base))
-        if bind in binds and (bind.kind, bind.port) != ("tcp", 0):
+        bind = problems.parse(where, text, lambda text: parse_public_bind(text, base=base))
+        if bind is None:
+            continue
+        taken = bind.address in [each.address for each in binds]
+        if taken and (bind.kind, bind.port) != ("tcp", 0):
             problems.add(where, f"found {quoted(text)} twice, expected each listener once")
-        if bind is not None:
-            binds.append(bind)
+        binds.append(bind)
     return tuple(binds)
 
 
@@ -254,7 +261,7 @@ def _admin(problems: Problems, server: ServerTable, sources: Sources) -> AdminAc
 def _check_admin(problems: Problems, binds: tuple[Bind, ...], admin: AdminAccess) -> None:
     """The administration is apart from the public side, and guarded where others can reach it."""
     fixed = admin.bind.kind == "unix" or admin.bind.port != 0
-    if fixed and admin.bind in binds:
+    if fixed and admin.bind in [bind.address for bind in binds]:
         problems.add("server.admin_bind", "the same as bind, expected a listener of its own")
     wrong = any(problems.has(f"server.admin_token{end}") for end in ("", "_env", "_file"))
     if not admin.bind.is_local and admin.token is None and not wrong:
@@ -277,7 +284,7 @@ def _public_url(problems: Problems, server: ServerTable, binds: tuple[Bind, ...]
             return ""
     if not binds or binds[0].port == 0:
         return ""
-    return derive_public_url(binds[0].host, binds[0].port)
+    return derive_public_url(binds[0].host, binds[0].port, tls=binds[0].tls)
 
 
 def _origins(problems: Problems, server: ServerTable) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from relay.errors import ConfigError
 
 __all__ = ["changes", "check_reload"]
 
-# Keys of `[server]` by the attributes of `Config` that hold them.
+# Keys of `[server]`, and `[tls]` as a whole, by the attributes of `Config` that hold them.
 SERVER = {
     "server.bind": "binds",
     "server.admin_bind": "admin_bind",
@@ -22,6 +22,7 @@ SERVER = {
     "server.log_format": "log_format",
     "server.trusted_proxies": "trusted_proxies",
     "server.proxy_protocol": "proxy_protocol",
+    "tls": "tls",  # with what the files hold that it names
 }
 # What lives as long as the process: sessions are in the one, pumps and bots in the other.
 LASTING = {"store.url": "store_url", "server.runtime_dir": "runtime_dir"}

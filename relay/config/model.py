@@ -12,26 +12,37 @@ from typing import Literal
 import msgspec
 
 from relay.policy.catalog import Catalog, Limits, TraceReceiver
+from relay.tls import ServerTls
 
-__all__ = ["AdminAccess", "Bind", "Config", "bracketed"]
+__all__ = ["TLS_PREFIX", "AdminAccess", "Bind", "Config", "bracketed"]
+
+# What a listener with TLS begins with, in the configuration and in every name of it.
+TLS_PREFIX = "tls:"
 
 
 @dataclass(frozen=True, slots=True)
 class Bind:
     """Where a listener listens: a TCP address, or the path of a Unix socket.
 
-    `host` has no brackets; `port` 0 lets the kernel choose; `path` is absolute.
+    `host` has no brackets; `port` 0 lets the kernel choose; `path` is absolute; with
+    `tls` connections begin with a TLS handshake.
     """
 
     kind: Literal["tcp", "unix"]
     host: str = ""
     port: int = 0
     path: str = ""
+    tls: bool = False
 
     def __str__(self) -> str:
         if self.kind == "unix":
             return f"unix:{self.path}"
-        return f"{bracketed(self.host)}:{self.port}"
+        return f"{TLS_PREFIX if self.tls else ''}{bracketed(self.host)}:{self.port}"
+
+    @property
+    def address(self) -> Bind:
+        """The same listener, whatever is spoken there."""
+        return dataclasses.replace(self, tls=False)
 
     @property
     def is_wildcard(self) -> bool:
@@ -71,6 +82,7 @@ class Config:
     proxy_protocol: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"], ...]
     traces: TraceReceiver | None
     bot_environment: Mapping[str, str] = field(repr=False)
+    tls: ServerTls | None = None
 
     @property
     def store_path(self) -> Path:

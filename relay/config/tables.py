@@ -16,12 +16,14 @@ from relay.policy.catalog import KIB, Agent, Limits, TraceReceiver
 
 __all__ = [
     "AgentTable",
+    "CertificateTable",
     "FileTable",
     "IceServerTable",
     "LimitsTable",
     "OrganizationTable",
     "ServerTable",
     "StoreTable",
+    "TlsTable",
     "TokenKeyTable",
     "TracesTable",
 ]
@@ -99,6 +101,7 @@ class FileTable(msgspec.Struct, frozen=True):
     """The whole file."""
 
     server: Subtable = {}
+    tls: Subtable = {}
     limits: Subtable = {}
     store: Subtable = {}
     traces: Subtable = {}
@@ -129,6 +132,23 @@ class ServerTable(msgspec.Struct, frozen=True):
     ] = "auto"
 
 
+class TlsTable(msgspec.Struct, frozen=True):
+    """`[tls]`: what listeners with TLS show their callers."""
+
+    certificates: Annotated[tuple[dict[str, Any], ...], _is("a list of tables")] = ()
+    client_ca: OptionalText = None
+    client_certificates: Annotated[
+        Literal["optional", "required"], _is('"optional" or "required"')
+    ] = "required"
+
+
+class CertificateTable(msgspec.Struct, frozen=True):
+    """One item of `certificates`."""
+
+    certificate: OptionalText = None
+    key: OptionalText = None
+
+
 class LimitsTable(msgspec.Struct, frozen=True):
     """`[limits]`: the fields of `Limits`, where the reason of each default stands."""
 
@@ -139,6 +159,8 @@ class LimitsTable(msgspec.Struct, frozen=True):
     head_timeout: Wait = _LIMITS.head_timeout
     body_timeout: Wait = _LIMITS.body_timeout
     keep_alive_timeout: Wait = _LIMITS.keep_alive_timeout
+    handshake_timeout: Wait = _LIMITS.handshake_timeout
+    max_handshakes: Annotated[int, _integer(1, 100_000)] = _LIMITS.max_handshakes
     write_timeout: Wait = _LIMITS.write_timeout
     pause_timeout: Wait = _LIMITS.pause_timeout
     session_requests: Annotated[int, _integer(1, 10_000)] = _LIMITS.session_requests

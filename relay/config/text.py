@@ -14,6 +14,7 @@ from relay.config.agents import OF_COMMAND, OF_NAMES
 from relay.config.model import Config
 from relay.config.reading import dotted
 from relay.policy.catalog import Agent, DnsName, Limits, Organization, TraceReceiver
+from relay.tls import ServerTls, day
 
 __all__ = ["effective", "toml_value"]
 
@@ -27,6 +28,8 @@ def effective(config: Config) -> str:
     tables = [_server(config), _limits(config.limits), _store(config)]
     if config.traces is not None:
         tables.append(_traces(config.traces))
+    if config.tls is not None:
+        tables.insert(1, _tls(config.tls))
     tables += [_organization(organization) for organization in catalog.organizations.values()]
     tables += [_agent(agent) for agent in catalog.agents.values()]
     return "\n\n".join("\n".join(table) for table in tables)
@@ -61,6 +64,20 @@ def _server(config: Config) -> Iterator[str]:
     yield _line("proxy_protocol", tuple(str(each) for each in config.proxy_protocol))
     yield _line("log_level", config.log_level)
     yield _line("log_format", config.log_format)
+
+
+def _tls(tls: ServerTls) -> Iterator[str]:
+    yield "[tls]"
+    for each in tls.certificates:
+        yield f"# {each.file} is for {', '.join(each.names) or 'nobody'}, until {day(each.expires)}"
+    shown = ", ".join(
+        f"{{ certificate = {toml_value(each.file)}, key = {toml_value(each.key)} }}"
+        for each in tls.certificates
+    )
+    yield f"certificates = [{shown}]"
+    if tls.client_ca:
+        yield _line("client_ca", tls.client_ca)
+        yield _line("client_certificates", tls.clients)
 
 
 def _limits(limits: Limits) -> Iterator[str]:

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from relay.config.model import Bind, bracketed
+from relay.config.model import TLS_PREFIX, Bind, bracketed
 
 __all__ = [
     "derive_public_url",
@@ -23,6 +23,7 @@ __all__ = [
     "parse_instance",
     "parse_network",
     "parse_origin",
+    "parse_public_bind",
     "parse_public_url",
     "parse_store",
     "parse_trace_endpoint",
@@ -37,6 +38,7 @@ DNS_PORT = 53
 MAX_UNIX_PATH = 107
 
 BIND_FORM = "host:port, [v6]:port or unix:/path"
+TLS_FORM = "tls:host:port or tls:[v6]:port"
 DNS_FORM = '"dns+http://name:port" for addresses, or "dns+srv+http://name" for SRV records'
 SQLITE_FORM = '"sqlite:PATH", for instance "sqlite:relay.db"'
 
@@ -76,9 +78,20 @@ def parse_bind(text: str, *, base: Path) -> Bind:
     return Bind("tcp", host=host, port=port)
 
 
-def derive_public_url(host: str, port: int) -> str:
+def parse_public_bind(text: str, *, base: Path) -> Bind:
+    """The same for a public listener, which may be one with TLS."""
+    if not text.startswith(TLS_PREFIX):
+        return parse_bind(text, base=base)
+    try:
+        host, port = host_and_port(text.removeprefix(TLS_PREFIX))
+    except ValueError:
+        raise ValueError(f"expected {TLS_FORM}") from None
+    return Bind("tcp", host=host, port=port, tls=True)
+
+
+def derive_public_url(host: str, port: int, *, tls: bool = False) -> str:
     """The URL under which callers reach a TCP listener at this host and port."""
-    return f"http://{bracketed(host)}:{port}"
+    return f"{'https' if tls else 'http'}://{bracketed(host)}:{port}"
 
 
 def websocket_url(public_url: str, service_host: str) -> str:

@@ -104,6 +104,12 @@ FAMILIES = _table(
         CALL_SECONDS,
     ),
     Family(
+        "relay_tls_handshakes_total",
+        "counter",
+        ("version",),
+        "TLS handshakes with callers that have succeeded, by version",
+    ),
+    Family(
         "relay_webhooks_total",
         "counter",
         ("event", "outcome"),
@@ -253,6 +259,10 @@ class Metrics:
     def warning(self, event: str) -> None:
         """One log line that an operator should look at."""
         self._counters["relay_warnings_total", (event,)] += 1
+
+    def handshake(self, version: str) -> None:
+        """One TLS connection that has come about."""
+        self._counters["relay_tls_handshakes_total", (version,)] += 1
 
     def webhook(self, event: str, outcome: str) -> None:
         """One attempt to deliver an event, or one that was removed."""

@@ -83,6 +83,9 @@ class Observer:
     def webhook(self, event: str, outcome: str) -> None:
         self._metrics.webhook(event, outcome)
 
+    def handshake(self, version: str) -> None:
+        self._metrics.handshake(version)
+
     def webhooks_waiting(self, organization: str, count: int) -> None:
         self._metrics.webhooks_waiting(organization, count)
 

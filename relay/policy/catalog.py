@@ -168,6 +168,11 @@ class Agent(msgspec.Struct, frozen=True):
     def service_host(self) -> str:
         return f"{self.name}.{self.organization}"
 
+    @property
+    def secure(self) -> bool:
+        """Whether there is TLS toward bots of it."""
+        return any(each.partition("://")[0].endswith("https") for each in self.instances)
+
 
 class TraceReceiver(msgspec.Struct, frozen=True):
     """Who takes spans.
@@ -203,6 +208,10 @@ class Limits(msgspec.Struct, frozen=True):
     body_timeout: float = 10 * SECOND
     # An idle keep-alive connection; longer than common load balancers' 60 s.
     keep_alive_timeout: float = 75 * SECOND
+    # A TLS handshake, from the connection on: as for a head.
+    handshake_timeout: float = 10 * SECOND
+    # TLS handshakes under way; the oldest makes room, which in a flood is a slow one.
+    max_handshakes: int = 1000
     # A reader that takes no bytes of an answer for so long is gone.
     write_timeout: float = 10 * SECOND
     # The same for what a bot answers: a reader may pause in a download or between events.

@@ -63,12 +63,14 @@ class Hop(msgspec.Struct, frozen=True, gc=False):
         trusted: a proxy of the operator's, whose own account of the way is believed.
         host: the Host field, which is what the caller wanted to reach.
         version: of HTTP.
+        tls: it came through TLS.
     """
 
     peer: str
     trusted: bool
     host: bytes | None
     version: bytes
+    tls: bool = False
 
 
 def forwarding(fields: Iterable[Field], hop: Hop) -> Sequence[Field]:
@@ -84,17 +86,17 @@ def forwarding(fields: Iterable[Field], hop: Hop) -> Sequence[Field]:
 
 def _account(given: dict[bytes, list[bytes]], hop: Hop) -> list[Field]:
     """What hops before this one have said, and what this one adds."""
-    peer = hop.peer.encode()
+    peer, proto = hop.peer.encode(), b"https" if hop.tls else b"http"
     result = [
         (b"via", _joined(given.pop(b"via", []), b"%s %s" % (hop.version, PSEUDONYM))),
-        (b"forwarded", _joined(given.pop(b"forwarded", []), _element(peer, hop.host))),
+        (b"forwarded", _joined(given.pop(b"forwarded", []), _element(peer, hop.host, proto))),
     ]
     addresses = _joined(given.pop(b"x-forwarded-for", []), peer)
     if addresses:
         result.append((b"x-forwarded-for", addresses))
     # Who spoke to the caller knows these, and each later proxy only what it was told.
     if b"x-forwarded-proto" not in given:
-        result.append((b"x-forwarded-proto", b"http"))
+        result.append((b"x-forwarded-proto", proto))
     if b"x-forwarded-host" not in given and hop.host is not None:
         result.append((b"x-forwarded-host", hop.host))
     result.extend((name, value) for name, values in given.items() for value in values)
@@ -111,13 +113,13 @@ def _first_account(hop: Hop) -> tuple[Field, ...]:
     return tuple(_account({}, hop))
 
 
-def _element(peer: bytes, host: bytes | None) -> bytes:
+def _element(peer: bytes, host: bytes | None, proto: bytes) -> bytes:
     """This hop in the form of RFC 7239 section 4."""
     node = b"unknown" if not peer else b'"[%s]"' % peer if b":" in peer else peer
     if host is None:
-        return b"for=%s;proto=http" % node
+        return b"for=%s;proto=%s" % (node, proto)
     name = host if TOKEN.fullmatch(host) else b'"%s"' % host
-    return b"for=%s;host=%s;proto=http" % (node, name)
+    return b"for=%s;host=%s;proto=%s" % (node, name, proto)
 
 
 def told_caller(fields: Iterable[Field], trusted: Callable[[str], bool]) -> str | None:

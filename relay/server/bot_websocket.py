@@ -19,6 +19,7 @@ from relay.protocol.handshake import BotAnswer, BotHandshake, BotRefusal, Upgrad
 from relay.protocol.headers import Field, end_to_end, from_bot_upgrade
 from relay.pump.channel import MAX_EARLY, Adopt
 from relay.server.exchange import Exchange
+from relay.server.secure import Stream, TlsStream
 from relay.server.upstream import BotConnection
 
 # A caller that had to wait in vain may try again after so many seconds.
@@ -34,6 +35,7 @@ class BotWebSocket(ABC):
 
     _agent: Agent
     _upgrade: Upgrade
+    _frames: bool
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -43,8 +45,11 @@ class BotWebSocket(ABC):
     def _offer(self, agent: Agent, upgrade: Upgrade) -> None:
         """The bot of this agent is to be offered what the client's upgrade offers."""
         self._agent = agent
+        plain = isinstance(self._exchange.stream, trio.SocketStream) and not agent.secure
+        # Pumps have descriptors alone; who speaks TLS is here.
+        self._frames = agent.relay == "frames" or not plain
         # Who reads messages can't read compressed ones.
-        self._upgrade = replace(upgrade, extensions=()) if agent.relay == "frames" else upgrade
+        self._upgrade = replace(upgrade, extensions=()) if self._frames else upgrade
 
     @abstractmethod
     async def _attach(self) -> BotAnswer | BotRefusal:
@@ -136,22 +141,26 @@ class BotWebSocket(ABC):
         exchange, bot = self._exchange, self._bot
         front, client = exchange.front, exchange.stream
         assert bot is not None
-        assert isinstance(client, trio.SocketStream)
-        if front.successor is None and self._agent.relay == "frames":
-            # Taken out of the stream, which is closed with its connection's task.
-            taken = trio.socket.socket(fileno=client.socket.detach())
-            front.calls.frames.adopt(message, trio.SocketStream(taken), bot.stream)
+        movable = not (isinstance(client, TlsStream) or isinstance(bot.stream, TlsStream))
+        if self._frames and not (movable and front.successor is not None):
+            front.calls.frames.adopt(message, _taken(client), bot.stream)
         else:
             fds = client.socket.fileno(), bot.stream.socket.fileno()
             if front.successor is not None:
-                frames = self._agent.relay == "frames"
-                await front.successor.adopt(message, *fds, frames=frames)
+                await front.successor.adopt(message, *fds, frames=self._frames)
             else:
                 await front.pumps.adopt(message, *fds)
             client.socket.close()
             bot.stream.socket.close()
         exchange.status = 101
         exchange.leave()
+
+
+def _taken(stream: Stream) -> Stream:
+    """The same connection in a stream that is not closed with its connection's task."""
+    if isinstance(stream, TlsStream):
+        return stream
+    return trio.SocketStream(trio.socket.socket(fileno=stream.socket.detach()))
 
 
 def in_vain(reason: str, *, cause: str) -> Refusal:

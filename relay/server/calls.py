@@ -19,6 +19,7 @@ from relay.pump.channel import Adopt, Live
 from relay.server.frames_relay import FramesCall
 from relay.server.looks import Seen
 from relay.server.pumps import Pumps
+from relay.server.secure import Stream
 from relay.server.sessions import SessionKeeper
 from relay.server.side_tunnels import Order, SideTunnels, is_side
 
@@ -43,7 +44,7 @@ class Frames:
         self._calls: dict[str, FramesCall] = {}
         self._sessions: set[str] = set()
 
-    def adopt(self, message: Adopt, client: trio.SocketStream, bot: trio.SocketStream) -> None:
+    def adopt(self, message: Adopt, client: Stream, bot: Stream) -> None:
         """Relay between two connections from now on, and close them at the end."""
         failed = partial(self._keeper.bot_failed, message.session)
         call = FramesCall(message, client, bot, failed)

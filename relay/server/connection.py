@@ -17,8 +17,6 @@ from __future__ import annotations
 __all__ = ["Connection"]
 
 import math
-import socket
-import struct
 
 import trio
 
@@ -28,9 +26,9 @@ from relay.server import replies
 from relay.server.exchange import Exchange, Front, Phase
 from relay.server.guard import Guard
 from relay.server.handing import Moved, restarting
-from relay.server.leg import Leg
 from relay.server.peers import Networks
 from relay.server.routing import Routes, target_of
+from relay.server.secure import Stream, leg_of, reset
 
 # After an answer that ends the connection, what the client still sends is read and
 # dropped for so long and so much, so that a reset does not destroy the answer.
@@ -39,8 +37,6 @@ LINGER_BYTES = 1024 * 1024
 LINGER_READ = 64 * 1024
 # The same for connections over the limit, which nothing else counts.
 REFUSED_LINGER_SECONDS = 0.2
-# struct linger: closing resets the connection, so that what was sent is seen to be cut off.
-RESET = struct.pack("ii", 1, 0)
 
 
 class Connection:
@@ -55,7 +51,7 @@ class Connection:
 
     def __init__(
         self,
-        stream: trio.SocketStream,
+        stream: Stream,
         peer: str,
         front: Front,
         table: Routes,
@@ -63,7 +59,7 @@ class Connection:
         guard: Guard | None = None,
     ) -> None:
         self._stream = stream
-        self._client = Leg(stream.socket.fileno())
+        self._client = leg_of(stream)
         self._peer = peer
         self._front = front
         self._routes = table
@@ -119,11 +115,11 @@ class Connection:
 
     async def _hand_over(self, moved: Moved) -> bool:
         """Give the connection with its unanswered request to the next process."""
-        successor = self._front.successor
-        if successor is None:
-            return False
+        successor, stream = self._front.successor, self._stream
+        if successor is None or not isinstance(stream, trio.SocketStream):
+            return False  # what TLS has agreed upon is in this process
         data = self._head + moved.body + self._heads.take()
-        sock, role = self._stream.socket, self._routes.role
+        sock, role = stream.socket, self._routes.role
         given = moved.session or self.session_given
         taken = await successor.client(role, sock.fileno(), self._peer, data, given)
         if taken:
@@ -274,7 +270,7 @@ class Connection:
         if exchange.taken:
             return False
         if exchange.torn:
-            self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            reset(self._stream)
             return False
         self._finish_body(exchange)
         if exchange.request is not None and exchange.keep_alive:

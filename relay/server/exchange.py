@@ -26,6 +26,7 @@ from relay.server.draining import Draining
 from relay.server.identifiers import is_request_id
 from relay.server.leg import Leg
 from relay.server.rules import Rules
+from relay.server.secure import Stream
 
 if TYPE_CHECKING:
     from relay.server.bot_pool import BotPool
@@ -129,7 +130,7 @@ class Exchange:
     """
 
     front: Front
-    stream: trio.SocketStream
+    stream: Stream
     client: Leg
     heads: HeadBuffer
     peer: str

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 __all__ = ["Leg"]
 
-import socket
-import struct
-
 import trio
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Event
@@ -14,8 +11,7 @@ from wsproto.events import CloseConnection, Event
 from relay.protocol.lifecycle import Side
 from relay.protocol.messages import MessageReader
 from relay.pump.channel import GAP_CLASSES, NOTABLE_GAP, Figures, gap_class
-
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
+from relay.server.secure import Stream, close, reset
 
 
 class Leg:
@@ -30,7 +26,7 @@ class Leg:
         ended: its reader has seen the end.
     """
 
-    def __init__(self, side: Side, stream: trio.SocketStream, max_message: int) -> None:
+    def __init__(self, side: Side, stream: Stream, max_message: int) -> None:
         from_client = side is Side.DOWNSTREAM
         self.side = side
         self.stream = stream
@@ -74,11 +70,11 @@ class Leg:
     def reset(self) -> None:
         """Close with a reset, which a WebSocket peer sees as 1006."""
         self.give_up()
-        try:
-            self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        except (OSError, trio.ClosedResourceError):
-            pass  # a Unix socket knows no reset
-        self.stream.socket.close()
+        reset(self.stream)
+
+    def close(self) -> None:
+        """Close, if it is not closed already."""
+        close(self.stream)
 
     def note_read(self, now: float) -> None:
         gap = now - self.last_read

@@ -37,6 +37,7 @@ from relay.protocol.lifecycle import (
 )
 from relay.pump.channel import Adopt, Finished, Live
 from relay.server.frames_leg import Leg
+from relay.server.secure import Stream
 
 # One read: audio is far smaller, and wsproto takes it apart before other tasks run.
 READ_SIZE = 64 * 1024
@@ -76,8 +77,8 @@ class FramesCall:
     def __init__(
         self,
         adopt: Adopt,
-        client: trio.SocketStream,
-        bot: trio.SocketStream,
+        client: Stream,
+        bot: Stream,
         bot_failed: Callable[[], Awaitable[bool]],
     ) -> None:
         self._adopt = adopt
@@ -113,7 +114,7 @@ class FramesCall:
             for leg in legs:
                 if not self._done.is_set():
                     leg.reset()
-                leg.stream.socket.close()
+                leg.close()
 
     def end(self, event: Event) -> None:
         """End the call with the Close that `event` stands for."""

@@ -9,17 +9,20 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import trio
 
 from relay.errors import ConfigError, Refusal
 from relay.protocol.proxy_header import ProxyHeaderError
 from relay.server.connection import Connection
-from relay.server.exchange import Front
+from relay.server.exchange import Front, Phase
 from relay.server.guard import Guard
+from relay.server.handshakes import HandshakeFailed, Handshakes
 from relay.server.peers import Networks, is_among, peer_of, read_proxy_header
 from relay.server.routing import Routes
+from relay.server.secure import Stream, TlsStream
 from relay.server.succession import Client
 
 # Connections that the kernel completes while the daemon is busy; a burst of callers
@@ -38,6 +41,7 @@ class Listener:
         kept: how many calls have taken theirs and hold it in this process.
         announcers: which peers begin each connection with a PROXY header.
         guard: what callers may ask for; None where nothing is limited.
+        handshakes: makes TLS connections of those to sockets that are `secured`.
     """
 
     def __init__(
@@ -49,8 +53,12 @@ class Listener:
         kept: Callable[[], int] = lambda: 0,
         announcers: Callable[[], Networks] = tuple,
         guard: Guard | None = None,
+        secured: Collection[trio.SocketListener] = (),
+        handshakes: Handshakes | None = None,
     ) -> None:
         self._wanted = listeners
+        self._secured = secured
+        self._handshakes = handshakes
         self._accepting: dict[trio.SocketListener, trio.CancelScope] = {}
         self._front = front
         self._routes = routes
@@ -69,13 +77,17 @@ class Listener:
         """Accept until cancelled, connections with it, or until all are handed over."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            self.listen(self._wanted)
+            self.listen(self._wanted, self._secured)
             with self._serving:
                 await trio.sleep_forever()
 
-    def listen(self, listeners: Sequence[trio.SocketListener]) -> None:
+    def listen(
+        self,
+        listeners: Sequence[trio.SocketListener],
+        secured: Collection[trio.SocketListener] = (),
+    ) -> None:
         """Accept on these from now on; others are closed, and their connections go on."""
-        self._wanted = listeners
+        self._wanted, self._secured = listeners, secured
         if self._nursery is None:
             return  # `serve` does it
         for each in self._accepting.keys() - set(listeners):
@@ -86,20 +98,23 @@ class Listener:
                 self._nursery.start_soon(self._accept, each, self._accepting[each])
 
     async def _accept(self, listener: trio.SocketListener, scope: trio.CancelScope) -> None:
+        serve = partial(self._serve_one, tls=listener in self._secured)
         with scope:
-            await trio.serve_listeners(self._serve_one, [listener], handler_nursery=self._nursery)
+            await trio.serve_listeners(serve, [listener], handler_nursery=self._nursery)
 
     def hand_over(self) -> None:
         """Accept no more: the next process does. What has no answer yet goes there."""
         self.listen(())
         self._serving.cancel()
+        if self._handshakes is not None:
+            self._handshakes.give_up()
         for connection in self._connections:
             connection.move()
 
     def take(self, stream: trio.SocketStream, client: Client) -> None:
         """Serve a connection that the process before this one had."""
         assert self._nursery is not None, "only while it serves"
-        self._nursery.start_soon(self._serve_as, stream, client.peer, client.data, client)
+        self._nursery.start_soon(self._serve_as, stream, client.peer, False, client)
 
     def is_busy(self) -> bool:
         """Whether there is a connection."""
@@ -115,46 +130,66 @@ class Listener:
         """Whether a request is under way that came before `end_idle`."""
         return not self._finishing.isdisjoint(self._connections)
 
-    async def _serve_one(self, stream: trio.SocketStream) -> None:
-        peer, early = peer_of(stream), b""
+    async def _serve_one(self, stream: trio.SocketStream, *, tls: bool) -> None:
+        peer = peer_of(stream)
         if self._open + self._kept() >= self._most():
-            await self._refuse(stream, peer, _too_many())
+            await self._refuse(stream, peer, _too_many(), tls=tls)
             return
-        await self._serve_as(stream, peer, early, None)
+        await self._serve_as(stream, peer, tls, None)
 
     async def _serve_as(
-        self, stream: trio.SocketStream, peer: str, early: bytes, before: Client | None
+        self, stream: trio.SocketStream, peer: str, tls: bool, before: Client | None
     ) -> None:
         refused: Refusal | None = None
         self._open += 1
         try:
             if before is None and is_among(peer, self._announcers()):
                 seconds = self._front.limits.head_timeout
-                peer, early = await read_proxy_header(stream, peer, seconds)
+                peer = await read_proxy_header(stream, peer, seconds)
             with self._guard.connected(peer) if self._guard else contextlib.nullcontext():
-                await self._serve_peer(stream, peer, early, before)
+                client = await self._secure(stream) if tls else stream
+                await self._serve_peer(client, peer, before)
         except Refusal as refusal:
             refused = refusal
+        except HandshakeFailed as failure:
+            if failure.plain:
+                refused, tls = _speaks_tls(), False
+            else:
+                self._note(failure, peer)
         except ProxyHeaderError as error:
             self._front.log.warning("proxy_header", peer=peer, reason=str(error))
             await trio.aclose_forcefully(stream)
         finally:
             self._open -= 1
         if refused is not None:
-            await self._refuse(stream, peer, refused)
+            await self._refuse(stream, peer, refused, tls=tls)
 
-    async def _refuse(self, stream: trio.SocketStream, peer: str, refusal: Refusal) -> None:
-        """Say so to the first ones; more are only ended, so that a flood keeps nothing."""
+    async def _secure(self, stream: trio.SocketStream) -> TlsStream:
+        assert self._handshakes is not None, "where a socket is secured"
+        return await self._handshakes.secure(stream)
+
+    def _note(self, failure: HandshakeFailed, peer: str) -> None:
+        """A handshake that failed is a connection that was refused."""
+        fields = {"request_id": self._front.new_id(), "peer": peer, "phase": Phase.ACCEPT.value}
+        self._front.log.exchange({**fields, "cause": failure.cause, "reason": str(failure)})
+
+    async def _refuse(
+        self, stream: trio.SocketStream, peer: str, refusal: Refusal, *, tls: bool
+    ) -> None:
+        """Say so to the first ones; more are only ended, so that a flood keeps nothing.
+
+        Nor is anything said without TLS where it was expected.
+        """
         connection = Connection(stream, peer, self._front, self._routes)
         self._refusing += 1
         try:
-            await connection.refuse_accept(refusal, answered=self._refusing <= MAX_REFUSING)
+            answered = not tls and self._refusing <= MAX_REFUSING
+            await connection.refuse_accept(refusal, answered=answered)
         finally:
             self._refusing -= 1
 
-    async def _serve_peer(
-        self, stream: trio.SocketStream, peer: str, early: bytes, before: Client | None
-    ) -> None:
+    async def _serve_peer(self, stream: Stream, peer: str, before: Client | None) -> None:
+        early = before.data if before is not None else b""
         connection = Connection(stream, peer, self._front, self._routes, early, self._guard)
         if before is not None:
             connection.session_given = before.session
@@ -250,6 +285,11 @@ def _is_socket(path: str) -> bool:
         return stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError:
         return False
+
+
+def _speaks_tls() -> Refusal:
+    reason = "this port speaks TLS; use https:// or wss://"
+    return Refusal(400, reason, cause="plain_http", close=True)
 
 
 def _too_many() -> Refusal:

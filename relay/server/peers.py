@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Networks", "is_among", "peer_address", "peer_of", "read_proxy_header"]
 
 import ipaddress
+import socket
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,8 +15,7 @@ from relay.protocol.proxy_header import ProxyHeaderError, parse_proxy_header
 
 Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]]
 
-# A header and the request behind it come in one read of this size; at most one such read
-# is held beyond the longest header.
+# A header comes in one read of this size.
 READ_SIZE = 4096
 
 
@@ -45,9 +45,7 @@ def is_among(peer: str, networks: Networks) -> bool:
     return any(each != "unix" and (mapped or address) in each for each in networks)
 
 
-async def read_proxy_header(
-    stream: trio.SocketStream, peer: str, seconds: float
-) -> tuple[str, bytes]:
+async def read_proxy_header(stream: trio.SocketStream, peer: str, seconds: float) -> str:
     """The header with which a balancer begins a connection (docs/http.md, "PROXY protocol").
 
     Args:
@@ -55,20 +53,24 @@ async def read_proxy_header(
         seconds: the whole header is here by then.
 
     Returns:
-        The caller's address, as `peer_of`, and the bytes behind the header.
+        The caller's address, as `peer_of`. What is behind the header is still to be read,
+        by whoever speaks what comes there.
 
     Raises:
         ProxyHeaderError: it does not come whole, or is none; the text says which.
     """
     data = b""
     with trio.move_on_after(seconds):
-        while (header := parse_proxy_header(data)) is None:
+        while True:
+            known = len(data)
             try:
-                received = await stream.receive_some(READ_SIZE)
-            except trio.BrokenResourceError:
-                received = b""
-            if not received:
+                data += await stream.socket.recv(READ_SIZE, socket.MSG_PEEK)
+            except OSError:
+                pass  # it ends like one that was closed
+            if len(data) == known:
                 raise ProxyHeaderError("expected a PROXY header, found the end")
-            data += received
-        return header.peer or peer, data[header.size :]
+            header = parse_proxy_header(data)
+            await stream.socket.recv((header.size if header else len(data)) - known)
+            if header is not None:
+                return header.peer or peer
     raise ProxyHeaderError(f"expected a whole PROXY header within {seconds:g} s")

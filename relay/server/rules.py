@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from relay.policy.catalog import Catalog, Limits
 from relay.protocol.http1 import HeadLimits
 from relay.server.peers import Networks, is_among
+from relay.tls import ServerTls
 
 
 @dataclass(slots=True)
@@ -23,6 +24,7 @@ class Rules:
     Attributes:
         trusted: networks of peers whose account of a request's way is believed.
         announcers: those that begin each connection with a PROXY header.
+        tls: what callers of listeners with TLS meet.
         describe: the whole of it as text, secrets masked.
     """
 
@@ -31,6 +33,7 @@ class Rules:
     admin_token: str | None = None
     trusted: Networks = ()
     announcers: Networks = ()
+    tls: ServerTls | None = None
     describe: Callable[[], str] = str
 
     @property

@@ -18,6 +18,7 @@ from relay.server.exchange import Exchange
 from relay.server.handing import Moved
 from relay.server.identifiers import random_bytes
 from relay.server.peers import peer_address
+from relay.server.secure import TlsStream
 from relay.server.start import no_session, public_agent
 
 # A request that waits for its session looks into the store so often, in seconds: a
@@ -101,7 +102,9 @@ class SessionLookup:
         exchange = self._exchange
         head = exchange.head
         assert exchange.session_id is not None, "only once the session is found"
-        hop = Hop(peer_address(exchange.peer), exchange.trusted, head.value(b"host"), head.version)
+        tls = isinstance(exchange.stream, TlsStream)
+        host, peer = head.value(b"host"), peer_address(exchange.peer)
+        hop = Hop(peer, exchange.trusted, host, head.version, tls)
         random = random_bytes(TRACE_BYTES)
         fields = for_bot(head, exchange.session_id, exchange.request_id, hop, random)
         return fields if exchange.trace is None else in_trace(fields, exchange.trace)

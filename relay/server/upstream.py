@@ -11,6 +11,7 @@ import trio
 
 from relay.errors import Refusal
 from relay.protocol.handshake import BotAnswer, BotHandshake, BotRefusal
+from relay.server.secure import Stream
 
 # A bot on the machine or in the same network accepts at once or not at all.
 CONNECT_TIMEOUT = 5.0
@@ -37,7 +38,7 @@ class BotConnection:
         early: bytes that came behind the head of a 101: the bot's first frames.
     """
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.early = b""
 

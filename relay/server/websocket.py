@@ -177,7 +177,7 @@ class GenericWebSocket(BotWebSocket):
         """Spend the token, then hand over."""
         caller, front = self._caller, self._exchange.front
         try:
-            if self._agent.relay != "frames" and front.successor is None:
+            if not self._frames and front.successor is None:
                 await front.pumps.require()  # before the token is spent
             await front.sessions.activate(caller)
         except BaseException:

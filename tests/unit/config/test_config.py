@@ -13,11 +13,13 @@ from relay.config.agents import OF_COMMAND, OF_NAMES
 from relay.config.reading import key_types
 from relay.config.tables import (
     AgentTable,
+    CertificateTable,
     IceServerTable,
     LimitsTable,
     OrganizationTable,
     ServerTable,
     StoreTable,
+    TlsTable,
     TokenKeyTable,
     TracesTable,
 )
@@ -198,6 +200,8 @@ def test_effective_shows_every_setting_and_no_secret(file: ConfigFile) -> None:
 
 TABLES: dict[str, type[msgspec.Struct]] = {
     "[server]": ServerTable,
+    "[tls]": TlsTable,
+    "certificates": CertificateTable,
     "[limits]": LimitsTable,
     "[store]": StoreTable,
     "[traces]": TracesTable,
