@@ -37,6 +37,8 @@ PROTOCOLS = ["http/1.1"]
 # X509_V_FLAG_NO_CHECK_TIME of OpenSSL 1.1.0 and later, to which `ssl` gives no name: dates
 # are judged here, with a message that tells them.
 NO_CHECK_TIME = 0x200000
+# OpenSSL's words for a key that is another certificate's, of the same kind or another one.
+OTHERS_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 # Turns of a handshake in memory; it needs three.
 TURNS = 6
 
@@ -98,7 +100,7 @@ def read_certificate(path: Path, key: Path) -> Certificate:
     try:
         context.load_cert_chain(path, key, password=partial(_ask_nobody, key))
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+        if error.reason in OTHERS_KEY:
             raise ValueError(f"the key in {key} does not belong to the certificate") from None
         raise ValueError(f"{path} with {key} can't be used: {words_of(error)}") from None
     names, since, expires = _inspect(path, chain, context)
@@ -220,7 +222,7 @@ def _shake_in_memory(client: ssl.SSLContext, server: ssl.SSLContext) -> dict[str
 
 
 def _read(path: Path) -> str:
-    """A file's text; what is not ASCII is no PEM and stands beside it."""
+    """A file's text without what is not ASCII: that is no PEM, but a comment beside it."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE + 1)
@@ -229,7 +231,7 @@ def _read(path: Path) -> str:
         raise ValueError(f"{path} cannot be read ({reason})") from None
     if len(content) > MAX_FILE:
         raise ValueError(f"{path} is longer than {MAX_FILE} bytes, expected PEM")
-    return content.decode("ascii", "replace")
+    return content.decode("ascii", "ignore")
 
 
 def _ask_nobody(key: Path) -> str:

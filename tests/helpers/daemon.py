@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -134,18 +135,18 @@ class Daemon:
     port: int
     admin_port: int
     config: Path
+    tls: ssl.SSLContext | None = None  # what its callers trust, where it speaks TLS
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
 
     def request(
         self, method: str, path: str, body: object = None, *, admin: bool = False, **headers: str
     ) -> Answer:
         """One request on a connection of its own; `_` in header names stands for `-`."""
-        port = self.admin_port if admin else self.port
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        connection = self._connection(admin=admin)
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         connection.request(method, path, data, fields)
@@ -157,6 +158,12 @@ class Daemon:
         )
         connection.close()
         return answer
+
+    def _connection(self, *, admin: bool) -> http.client.HTTPConnection:
+        port = self.admin_port if admin else self.port
+        if self.tls is None or admin:
+            return http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        return http.client.HTTPSConnection("127.0.0.1", port, timeout=PATIENCE, context=self.tls)
 
     def start(self, agent: str = "bot", **fields: Any) -> Answer:
         """POST /start for a WebSocket session with the public key."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import ssl
 import time
 import uuid
 from types import TracebackType
@@ -49,11 +50,16 @@ class Wire:
 
     Args:
         source: the address that it comes from, one of this machine's.
+        tls: speaks TLS with what it trusts.
     """
 
-    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+    def __init__(
+        self, port: int, source: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    ) -> None:
         address = ("127.0.0.1", port)
         self.sock = socket.create_connection(address, PATIENCE, source_address=(source, 0))
+        if tls is not None:
+            self.sock = tls.wrap_socket(self.sock, server_hostname="127.0.0.1")
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.file = self.sock.makefile("rb")
 
@@ -162,7 +168,9 @@ def call(
     if token:
         headers["Authorization"] = f"Bearer {token}"
     options = {"proxy": None, "compression": None, "open_timeout": PATIENCE} | options
-    url = f"ws://127.0.0.1:{daemon.port}{target}"
+    url = f"{daemon.url.replace('http', 'ws', 1)}{target}"
+    if daemon.tls is not None:
+        options = {"ssl": daemon.tls} | options
     return connect(url, additional_headers=headers, **options)
 
 

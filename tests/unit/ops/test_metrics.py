@@ -95,6 +95,7 @@ def test_every_family_appears_and_none_that_is_not_in_the_table() -> None:
     metrics.webhook("session.ended", "delivered")
     metrics.webhooks_waiting("acme", 1)
     metrics.spans({"sent": 1})
+    metrics.handshake("TLSv1.3")
     text = metrics.render(FULL).decode()
     found = {family.name for family in text_string_to_metric_families(text)}
     assert found == {name.removesuffix("_total") for name in FAMILIES}
