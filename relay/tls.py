@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "Certificate",
+    "SSLError",
     "ServerTls",
     "day",
     "read_ca",
@@ -24,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from ssl import SSLError
 from typing import Literal
 
 Clients = Literal["none", "optional", "required"]

@@ -13,6 +13,7 @@ from typing import Any
 from relay.config.reading import Problems, describe, dotted, quoted, read_table, suggestion
 from relay.config.secret import VARIABLE_NAME, Sources, check_secret
 from relay.config.tables import AgentTable, IceServerTable
+from relay.config.tls import check_trust
 from relay.config.values import parse_dns_server, parse_instance
 from relay.policy.catalog import AGENT_NAME, Agent, IceServer, Organization
 
@@ -52,12 +53,15 @@ def check_agent(
     table = read_table(problems, where, raw, AgentTable)
     if isinstance(raw, dict):
         _check_agent(problems, where, table, organizations)
+    trust = check_trust(problems, where, table, sources.base)
     launch = _launch(problems, where, table, sources) if table.command is not None else {}
     return Agent(
         name=name,
         organization=table.organization or "",
         instances=_instances(problems, f"{where}.instances", table),
         **_dns(problems, where, table),
+        bot_ca=trust.ca,
+        bot_name=trust.name,
         websocket_auth=table.websocket_auth,
         relay=table.relay,
         max_message_size=_max_message_size(table),

@@ -125,16 +125,20 @@ def _agent(agent: Agent) -> Iterator[str]:
     other = {"instances", *OF_NAMES} if agent.command else {"command", *OF_COMMAND}
     if not any(map(DnsName.of, agent.instances)):
         other.update(OF_NAMES)
+    if not agent.secure:
+        other.update(("bot_ca", "bot_name"))
     for name in agent.__struct_fields__:
         if name == "env" and agent.command:
             values = ", ".join(
                 f"{dotted('', key)} = ({len(text)} characters)" for key, text in agent.env
             )
             yield f"env = {{ {values} }}" if values else "env = {}"
+        elif name == "bot_ca" and agent.bot_ca:
+            yield f"bot_ca = ({agent.bot_ca.count('BEGIN CERTIFICATE')} certificates)"
         elif name == "ice_servers":
             yield from _ice_servers(agent)
-        elif name == "dns_server" and name not in other:
-            yield _line(name, agent.dns_server or None)
+        elif name in ("dns_server", "bot_ca", "bot_name") and name not in other:
+            yield _line(name, getattr(agent, name) or None)
         elif name != "name" and name not in other:
             yield _line(name, getattr(agent, name))
 

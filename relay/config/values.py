@@ -20,6 +20,7 @@ __all__ = [
     "parse_announcer",
     "parse_bind",
     "parse_dns_server",
+    "parse_host",
     "parse_instance",
     "parse_network",
     "parse_origin",
@@ -32,14 +33,17 @@ __all__ = [
 ]
 
 MAX_PORT = 65535
-HTTP_PORT = 80
+DEFAULT_PORTS = {"http": 80, "https": 443}
 DNS_PORT = 53
 # sun_path of struct sockaddr_un has 108 bytes, one of them the final zero (unix(7)).
 MAX_UNIX_PATH = 107
 
 BIND_FORM = "host:port, [v6]:port or unix:/path"
 TLS_FORM = "tls:host:port or tls:[v6]:port"
-DNS_FORM = '"dns+http://name:port" for addresses, or "dns+srv+http://name" for SRV records'
+DNS_FORM = (
+    '"dns+http://name:port" for addresses, or "dns+srv+http://name" for SRV records, '
+    "or the same with https"
+)
 SQLITE_FORM = '"sqlite:PATH", for instance "sqlite:relay.db"'
 
 # RFC 1123 §2.1 names; underscores too, since container networks use them.
@@ -132,35 +136,35 @@ def _web_url(text: str, behind: re.Pattern[str], expected: str) -> str:
 
 
 def parse_instance(text: str) -> str:
-    """The URL of a bot as `http://host:port`, the port always written out, or a name of bots."""
+    """The URL of a bot as `http://host:port`, the port always written out, or a name of bots.
+
+    With TLS it is `https`.
+    """
     expected = 'expected a URL such as "http://127.0.0.1:7860", without path, query or user'
     found = URL.fullmatch(text)
     if found is None:
         raise ValueError(expected)
     scheme = found[1].lower()
-    if scheme == "https":
-        raise ValueError(
-            "https:// bots are not available in this version; use http:// on a trusted network"
-        )
     if scheme.startswith("dns+"):
         return _dns_name(scheme, found[2] + found[3].removesuffix("/"))
-    if scheme != "http" or found[3] not in ("", "/"):
+    if scheme not in DEFAULT_PORTS or found[3] not in ("", "/"):
         raise ValueError(expected)
     try:
-        host, port = host_and_port(found[2], default_port=HTTP_PORT)
+        host, port = host_and_port(found[2], default_port=DEFAULT_PORTS[scheme])
     except ValueError:
         raise ValueError(expected) from None
     if port == 0:
         raise ValueError(f"expected a port from 1 to {MAX_PORT}")
-    return f"http://{bracketed(host)}:{port}"
+    return f"{scheme}://{bracketed(host)}:{port}"
 
 
 def _dns_name(scheme: str, text: str) -> str:
     """An entry that stands for the bots that a name has, in its one spelling."""
     expected = f"expected {DNS_FORM}"
     name, _, port = text.lower().partition(":")
-    by_srv = scheme == "dns+srv+http"
-    if not by_srv and (scheme != "dns+http" or PORT.fullmatch(port) is None):
+    by_srv = scheme in ("dns+srv+http", "dns+srv+https")
+    known = by_srv or scheme in ("dns+http", "dns+https")
+    if not known or (not by_srv and PORT.fullmatch(port) is None):
         raise ValueError(expected)
     if (by_srv and port) or DNS_NAME.fullmatch(name) is None or NUMERIC_END.fullmatch(name):
         raise ValueError(expected)
@@ -169,6 +173,14 @@ def _dns_name(scheme: str, text: str) -> str:
     if not 0 < int(port) <= MAX_PORT:
         raise ValueError(f"expected a port from 1 to {MAX_PORT}")
     return f"{scheme}://{name}:{int(port)}"
+
+
+def parse_host(text: str) -> str:
+    """A host name or an address, as certificates name them."""
+    try:
+        return _host(text)
+    except ValueError:
+        raise ValueError('expected a host name such as "bots.example.com"') from None
 
 
 def parse_dns_server(text: str) -> str:

@@ -54,11 +54,11 @@ class Resolver:
                     from relay.instances import name_servers  # large, and seldom needed
 
                     if name.port is None:
-                        return await name_servers.services(name.name, server)
+                        return await name_servers.services(name, server)
                     addresses, ttl = await name_servers.addresses(name.name, server)
         except trio.TooSlowError:
             raise LookupFailure(f"no answer within {LOOK_TIMEOUT:g} s") from None
-        urls, left_out = bounded([Address(host, name.port).url for host in addresses])
+        urls, left_out = bounded([Address(host, name.port, name.secure).url for host in addresses])
         return Found(tuple(urls), tuple(left_out), ttl)
 
     async def _system(self, name: str) -> list[str]:

@@ -82,7 +82,7 @@ class Instance:
 
     async def probe(self) -> None:
         """Ask it now whether it is ready."""
-        says = await probe(Address.of(self.url), self.agent.ready_path)
+        says = await probe(Address.of(self.url), self.agent.ready_path, self.agent.trust)
         self._probed_at = trio.current_time()
         self._asked = self._asked and says != Failure.UNREACHABLE
         self.become(probed(self.health, says, self._probed_at))
@@ -90,7 +90,7 @@ class Instance:
     async def _ask_once(self) -> None:
         if self.health.says == READY and not self._asked:
             self._asked = True
-            self.capabilities = await ask_capabilities(Address.of(self.url))
+            self.capabilities = await ask_capabilities(Address.of(self.url), self.agent.trust)
 
     async def _rest(self, jitter: float) -> None:
         while True:

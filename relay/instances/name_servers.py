@@ -16,20 +16,20 @@ from dns.rdata import Rdata
 from dns.rdtypes.IN.SRV import SRV
 
 from relay.instances.dns import LOOK_TIMEOUT, LookupFailure
-from relay.policy.catalog import Address
+from relay.policy.catalog import Address, DnsName
 from relay.policy.names import Found, bounded, ranked, usable
 
 # Targets of one SRV answer that are looked up at a time.
 MAX_QUESTIONS = 16
 
 
-async def services(name: str, server: str) -> Found:
+async def services(name: DnsName, server: str) -> Found:
     """The instances of an SRV answer: one for each host and port in it (RFC 2782).
 
     Raises:
         LookupFailure: a name server did not say.
     """
-    records, ttl = await _ask(name, "SRV", server)
+    records, ttl = await _ask(name.name, "SRV", server)
     srv = [each for each in records if isinstance(each, SRV)]
     # The best last: of several records of one host and port that one counts.
     srv.sort(key=lambda each: (each.priority, -each.weight), reverse=True)
@@ -56,7 +56,9 @@ async def services(name: str, server: str) -> Found:
         raise failures[0]
     # A record names one host: several addresses of it are those of one bot.
     urls = {
-        (host, port): Address(found[host][0], port).url for host, port in targets if found[host]
+        (host, port): Address(found[host][0], port, name.secure).url
+        for host, port in targets
+        if found[host]
     }
     ranks = ranked(
         {

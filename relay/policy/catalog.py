@@ -23,6 +23,7 @@ __all__ = [
     "Organization",
     "TokenKey",
     "TraceReceiver",
+    "Trust",
     "Webhook",
 ]
 
@@ -35,27 +36,29 @@ SECOND = 1.0
 KIB = 1024
 
 
-INSTANCE_URL = re.compile(r"http://(\[[0-9A-Fa-f:.]+\]|[^/:?#@\[\]]+)(?::([0-9]{1,5}))?/?")
+INSTANCE_URL = re.compile(r"http(s?)://(\[[0-9A-Fa-f:.]+\]|[^/:?#@\[\]]+)(?::([0-9]{1,5}))?/?")
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where an instance listens: host and port, and its Host field."""
+    """Where an instance listens: host and port, with or without TLS, and its Host field."""
 
     host: str
     port: int
+    secure: bool = False
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """The address in an instance's base URL, `http://host[:port]`.
+        """The address in an instance's base URL, `http://host[:port]` or `https://…`.
 
         Raises:
             ValueError: it has another form.
         """
         found = INSTANCE_URL.fullmatch(url)
-        port = int(found[2] or 80) if found is not None else 0
+        secure = found is not None and found[1] == "s"
+        port = int(found[3] or (443 if secure else 80)) if found is not None else 0
         if found is None or not 0 < port < 2**16:
             raise ValueError(f"{url} is not of the form http://host:port")
-        return cls(found[1].strip("[]"), port)
+        return cls(found[2].strip("[]"), port, secure)
 
     @property
     def authority(self) -> str:
@@ -63,7 +66,7 @@ class Address(msgspec.Struct, frozen=True):
 
     @property
     def url(self) -> str:
-        return f"http://{self.authority}"
+        return f"http{'s' if self.secure else ''}://{self.authority}"
 
 
 class DnsName(msgspec.Struct, frozen=True):
@@ -71,19 +74,37 @@ class DnsName(msgspec.Struct, frozen=True):
 
     Attributes:
         port: of every instance; None asks for SRV records, which say it.
+        secure: there is TLS toward them.
     """
 
     name: str
     port: int | None = None
+    secure: bool = False
 
     @classmethod
     def of(cls, entry: str) -> DnsName | None:
-        """The name in `dns+http://name:port` or `dns+srv+http://name`; None for other entries."""
+        """The name in `dns+http://name:port` or `dns+srv+http://name`; None for other entries.
+
+        With `https` there is TLS toward its instances.
+        """
         scheme, _, rest = entry.partition("://")
-        if scheme == "dns+srv+http":
-            return cls(rest)
+        if scheme in ("dns+srv+http", "dns+srv+https"):
+            return cls(rest, None, scheme.endswith("s"))
         name, _, port = rest.rpartition(":")
-        return cls(name, int(port)) if scheme == "dns+http" else None
+        known = scheme in ("dns+http", "dns+https")
+        return cls(name, int(port), scheme.endswith("s")) if known else None
+
+
+class Trust(msgspec.Struct, frozen=True):
+    """Whom bots with TLS are to be.
+
+    Attributes:
+        ca: the authorities that are believed, as PEM text; "" for those of the system.
+        name: what their certificates are for; "" for the host of each one's address.
+    """
+
+    ca: str = ""
+    name: str = ""
 
 
 class TokenKey(msgspec.Struct, frozen=True):
@@ -133,6 +154,9 @@ class Agent(msgspec.Struct, frozen=True):
     instances: tuple[str, ...] = ()
     dns_server: str = ""
     dns_interval: float = 5 * SECOND
+    # Who bots with TLS are to be: see `Trust`.
+    bot_ca: str = ""
+    bot_name: str = ""
     command: tuple[str, ...] = ()
     cwd: str = ""
     env: tuple[tuple[str, str], ...] = ()
@@ -167,6 +191,10 @@ class Agent(msgspec.Struct, frozen=True):
     @property
     def service_host(self) -> str:
         return f"{self.name}.{self.organization}"
+
+    @property
+    def trust(self) -> Trust:
+        return Trust(self.bot_ca, self.bot_name)
 
     @property
     def secure(self) -> bool:

@@ -21,8 +21,9 @@ from collections import deque
 
 import trio
 
-from relay.policy.catalog import Address
+from relay.policy.catalog import Address, Trust
 from relay.server.leg import Leg
+from relay.server.secure import TlsLeg, secure_bot
 from relay.server.upstream import CONNECT_TIMEOUT, FAMILIES, address_family
 
 # The connections of a bot with as many callers as its default share (`session_requests`)
@@ -49,25 +50,21 @@ class BotLink:
 
     __slots__ = ("authority", "leg", "reused", "since", "sock", "url")
 
-    def __init__(self, url: str, sock: socket.socket) -> None:
+    def __init__(self, url: str, sock: socket.socket, leg: Leg | None = None) -> None:
         self.url = url
         self.authority = Address.of(url).authority
         self.sock = sock
-        self.leg = Leg(sock.fileno())
+        self.leg = leg or Leg(sock.fileno())
         self.reused = False
         self.since = 0.0
 
     def is_quiet(self) -> bool:
-        """Whether it is open with nothing to read."""
-        try:
-            self.sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        """Whether it is open with nothing to read; after one that is not, only `close`."""
+        return self.leg.read_now(1) is None
 
     def close(self) -> None:
+        if isinstance(self.leg, TlsLeg):
+            self.leg.end()
         self.sock.close()
 
 
@@ -139,12 +136,16 @@ class BotPool:
                 del self._idle[url]
 
 
-async def open_link(url: str) -> BotLink | None:
+async def open_link(url: str, trust: Trust) -> BotLink | None:
     """A new connection to the bot at a base URL; None when it cannot be had."""
     address = Address.of(url)
     try:
         with trio.fail_after(CONNECT_TIMEOUT):
-            return BotLink(url, await _connect(address))
+            sock = await _connect(address)
+            if not address.secure:
+                return BotLink(url, sock)
+            secure = await secure_bot(sock, address.host, trust)
+            return BotLink(url, secure, TlsLeg(secure))
     except (OSError, trio.TooSlowError):
         return None
 

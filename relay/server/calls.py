@@ -19,7 +19,7 @@ from relay.pump.channel import Adopt, Live
 from relay.server.frames_relay import FramesCall
 from relay.server.looks import Seen
 from relay.server.pumps import Pumps
-from relay.server.secure import Stream
+from relay.server.secure import Stream, TlsStream, pass_answer
 from relay.server.sessions import SessionKeeper
 from relay.server.side_tunnels import Order, SideTunnels, is_side
 
@@ -43,6 +43,7 @@ class Frames:
         self._nursery = nursery
         self._calls: dict[str, FramesCall] = {}
         self._sessions: set[str] = set()
+        self._bridges = 0
 
     def adopt(self, message: Adopt, client: Stream, bot: Stream) -> None:
         """Relay between two connections from now on, and close them at the end."""
@@ -65,9 +66,22 @@ class Frames:
         del self._calls[tunnel]
         self._sessions.discard(tunnel)
 
+    def bridge(self, bot: TlsStream) -> trio.SocketStream:
+        """A connection for a pump, on which there comes what a bot with TLS says."""
+        ours, theirs = (trio.SocketStream(sock) for sock in trio.socket.socketpair())
+        self._nursery.start_soon(self._cross, bot, ours)
+        return theirs
+
+    async def _cross(self, bot: TlsStream, ours: trio.SocketStream) -> None:
+        self._bridges += 1
+        try:
+            await pass_answer(bot, ours)
+        finally:
+            self._bridges -= 1
+
     def count(self) -> int:
-        """Live calls, and side tunnels."""
-        return len(self._calls)
+        """Live calls, side tunnels, and what goes over a bridge."""
+        return len(self._calls) + self._bridges
 
     def sessions(self) -> set[str]:
         """Ids of the sessions whose calls are here."""

@@ -19,7 +19,7 @@ import trio
 
 from relay.errors import RelayError
 from relay.server.rules import Rules
-from relay.server.secure import TlsSocket, TlsStream, shake_hands, wrap
+from relay.server.secure import TlsSocket, TlsStream, detached, shake_hands, wrap
 from relay.tls import words_of
 
 # The first byte of a record that holds a handshake (RFC 8446 section 5.1).
@@ -105,7 +105,7 @@ class Handshakes:
             raise HandshakeFailed("tls_left", "there is no TLS any more")
         sock: TlsSocket | None = None
         try:
-            sock = wrap(stream, tls.context)
+            sock = wrap(detached(stream), tls.context)
             await shake_hands(sock, self._turn)
         except OSError as error:
             raise _failure(error) from None

@@ -113,7 +113,7 @@ class SessionRequest:
             await self._while_connected(self._open)
 
     async def _open(self) -> None:
-        self._bot = await open_link(self._url)
+        self._bot = await open_link(self._url, self._lookup.agent.trust)
         if self._bot is None:
             self._exchange.front.bots.drop(self._url)
             raise Refusal(502, "the session's bot cannot be connected", cause="bot_unreachable")

@@ -20,6 +20,7 @@ from relay.protocol.bot_request import bot_start
 from relay.pump.channel import Hold
 from relay.server.callers import Caller
 from relay.server.exchange import Front
+from relay.server.secure import TlsStream, close
 from relay.server.upstream import BotConnection, open_bot
 
 # The bot ends by itself at the session's limit, of which it is told; the relay gives
@@ -58,6 +59,9 @@ async def start_over_http(
                 address.authority, session.id, request.transport, limit, body, further
             )
             await bot.stream.send_all(asked)
+            if isinstance(bot.stream, TlsStream):
+                # A pump has descriptors alone: what is decrypted here goes through one.
+                bot = BotConnection(front.calls.frames.bridge(bot.stream))
             with trio.CancelScope(shield=True):
                 await _hand_over(front, caller, bot)
             return
@@ -65,7 +69,7 @@ async def start_over_http(
         front.log.failure("http_start", error, session_id=session.id)
     finally:
         if bot is not None:
-            bot.stream.socket.close()  # the pump has its own, or nobody needs it
+            close(bot.stream)  # the pump has its own, or nobody needs it
         if front.sessions.is_waiting(caller):
             await front.sessions.give_back(caller, SessionEnd(cause))
     if caller.moving and not caller.stopped:
@@ -83,7 +87,7 @@ async def _leave(front: Front, session: Session, request: StartRequest) -> bool:
 async def _reach(front: Front, caller: Caller) -> tuple[BotConnection, Address]:
     while True:
         instance = await front.sessions.place(caller)
-        bot = await open_bot(Address.of(instance))
+        bot = await open_bot(Address.of(instance), caller.agent.trust)
         if bot is not None:
             front.pool.served(instance)  # all that is known before the bot has finished
             return bot, Address.of(instance)

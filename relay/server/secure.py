@@ -11,7 +11,20 @@ Laws
 
 from __future__ import annotations
 
-__all__ = ["Stream", "TlsSocket", "TlsStream", "close", "leg_of", "reset", "shake_hands", "wrap"]
+__all__ = [
+    "Stream",
+    "TlsLeg",
+    "TlsSocket",
+    "TlsStream",
+    "close",
+    "detached",
+    "leg_of",
+    "pass_answer",
+    "reset",
+    "secure_bot",
+    "shake_hands",
+    "wrap",
+]
 
 import socket
 import ssl
@@ -20,7 +33,9 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from relay.policy.catalog import Trust
 from relay.server.leg import Leg
+from relay.tls import toward_bots
 
 # A record of TLS holds so much (RFC 8446 section 5.1); more in one write is taken whole or not.
 RECORD = 16 * 1024
@@ -191,19 +206,62 @@ def reset(stream: Stream) -> None:
     stream.socket.close()
 
 
-def wrap(
-    stream: trio.SocketStream, context: ssl.SSLContext, server_name: str | None = None
-) -> TlsSocket:
-    """The socket of a connection, taken out of it, before its handshake.
+def detached(stream: trio.SocketStream) -> socket.socket:
+    """The socket of a connection, taken out of it."""
+    sock = socket.socket(fileno=stream.socket.detach())
+    sock.setblocking(False)
+    return sock
+
+
+async def secure_bot(sock: socket.socket, host: str, trust: Trust) -> TlsSocket:
+    """A connection to a bot after its handshake; the caller bounds the time.
+
+    Raises:
+        OSError: the handshake has failed, perhaps since the bot is not who it is to be.
+    """
+    secure = wrap(sock, toward_bots(trust.ca), trust.name or host)
+    try:
+        await shake_hands(secure, trio.Lock())
+    except BaseException:
+        secure.close()
+        raise
+    return secure
+
+
+async def pass_answer(bot: TlsStream, reader: trio.SocketStream) -> None:
+    """Pass on what a bot says until either side is at its end; both are closed then."""
+
+    async def watch(scope: trio.CancelScope) -> None:
+        try:
+            while await reader.receive_some(DROP_SIZE):
+                pass  # who waits for an answer says nothing
+        except trio.BrokenResourceError:
+            pass
+        scope.cancel()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, nursery.cancel_scope)
+            try:
+                while data := await bot.receive_some():
+                    await reader.send_all(data)
+            except trio.BrokenResourceError:
+                pass  # an answer that is not whole shows it by its framing
+            nursery.cancel_scope.cancel()
+    finally:
+        bot.close()
+        reader.socket.close()
+
+
+def wrap(sock: socket.socket, context: ssl.SSLContext, server_name: str | None = None) -> TlsSocket:
+    """A connected socket as one with TLS, before its handshake.
 
     Args:
         server_name: whom a client expects; None for the side of the server.
 
     Raises:
-        OSError: it is gone already.
+        OSError: the connection is gone already.
     """
-    sock = socket.socket(fileno=stream.socket.detach())
-    sock.setblocking(False)
     context.sslsocket_class = TlsSocket
     try:
         wrapped = context.wrap_socket(

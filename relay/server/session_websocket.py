@@ -76,7 +76,7 @@ class SessionWebSocket(BotWebSocket):
         assert session.instance is not None, "an active session is on an instance"
         address = Address.of(session.instance)
         with trio.move_on_after(agent.attach_timeout):
-            self._bot = await open_bot(address)
+            self._bot = await open_bot(address, agent.trust)
             if self._bot is None:
                 raise Refusal(502, "the session's bot cannot be connected", cause="bot_unreachable")
             return await self._shake_hands(

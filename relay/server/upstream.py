@@ -5,13 +5,13 @@ from __future__ import annotations
 __all__ = ["CONNECT_TIMEOUT", "FAMILIES", "BotConnection", "address_family", "open_bot"]
 
 import ipaddress
-from typing import Protocol
 
 import trio
 
 from relay.errors import Refusal
+from relay.policy.catalog import Address, Trust
 from relay.protocol.handshake import BotAnswer, BotHandshake, BotRefusal
-from relay.server.secure import Stream
+from relay.server.secure import Stream, TlsStream, detached, secure_bot
 
 # A bot on the machine or in the same network accepts at once or not at all.
 CONNECT_TIMEOUT = 5.0
@@ -19,16 +19,6 @@ CONNECT_TIMEOUT = 5.0
 MAX_HEAD = 16 * 1024
 RECEIVE_SIZE = 16 * 1024
 FAMILIES = {4: trio.socket.AF_INET, 6: trio.socket.AF_INET6}
-
-
-class BotAddress(Protocol):
-    """Where a bot listens."""
-
-    @property
-    def host(self) -> str: ...
-
-    @property
-    def port(self) -> int: ...
 
 
 class BotConnection:
@@ -85,16 +75,20 @@ class BotConnection:
         return handshake.answer
 
 
-async def open_bot(address: BotAddress) -> BotConnection | None:
+async def open_bot(address: Address, trust: Trust) -> BotConnection | None:
     """Connect to a bot; None when nothing of a request can have reached it."""
     try:
         with trio.fail_after(CONNECT_TIMEOUT):
-            return BotConnection(await _connect(address))
+            stream = await _connect(address)
+            if not address.secure:
+                return BotConnection(stream)
+            secure = await secure_bot(detached(stream), address.host, trust)
+            return BotConnection(TlsStream(secure))
     except (OSError, trio.TooSlowError):
         return None
 
 
-async def _connect(address: BotAddress) -> trio.SocketStream:
+async def _connect(address: Address) -> trio.SocketStream:
     version = address_family(address.host)
     if version is None:
         return await trio.open_tcp_stream(address.host, address.port)

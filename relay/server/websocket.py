@@ -112,7 +112,7 @@ class GenericWebSocket(BotWebSocket):
         with trio.move_on_after(agent.attach_timeout):
             while True:
                 instance = await front.sessions.place(self._caller)
-                self._bot = await open_bot(Address.of(instance))
+                self._bot = await open_bot(Address.of(instance), self._agent.trust)
                 if self._bot is not None:
                     return await self._ask(self._bot, instance)
                 # Nothing of the request has been seen by a bot: another may serve it.

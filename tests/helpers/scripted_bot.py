@@ -11,6 +11,7 @@ import base64
 import hashlib
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -143,16 +144,20 @@ class ScriptedBot:
     """See the module; `script` may be changed between two calls.
 
     Attributes:
+        tls: speaks TLS if it is given.
         capabilities: the answer to `GET /pcc/capabilities`, b"" for a 404.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.tls = tls
         self.script: Script = accept()
         self.conversations: list[Conversation] = []
         self.capabilities = b""
         self._listener = socket.create_server((host, port), backlog=64)
         self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://{host}:{self.port}"
+        self.url = f"http{'s' if tls else ''}://{host}:{self.port}"
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
@@ -196,6 +201,10 @@ class ScriptedBot:
 
     def _serve(self, sock: socket.socket) -> None:
         try:
+            if self.tls is not None:
+                self._open.discard(sock)
+                sock = self.tls.wrap_socket(sock, server_side=True)
+                self._open.add(sock)
             head = b""
             while b"\r\n\r\n" not in head:
                 data = sock.recv(RECEIVE)
@@ -221,9 +230,11 @@ class ScriptedBot:
 
 
 @contextmanager
-def scripted_bot(host: str = "127.0.0.1", port: int = 0) -> Iterator[ScriptedBot]:
+def scripted_bot(
+    host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[ScriptedBot]:
     """A bot that accepts and echoes until it gets another script."""
-    bot = ScriptedBot(host, port)
+    bot = ScriptedBot(host, port, tls)
     try:
         yield bot
     finally:

@@ -48,7 +48,7 @@ class SessionBot:
 
     @contextmanager
     def wire(self) -> Iterator[Wire]:
-        with Wire(self.daemon.port) as wire:
+        with Wire(self.daemon.port, tls=self.daemon.tls) as wire:
             yield wire
 
 

@@ -184,7 +184,8 @@ def test_effective_shows_every_setting_and_no_secret(file: ConfigFile) -> None:
     text = "[server]\nadmin_token = 'the-token-of-admins'\nbind = '127.0.0.1:0'\n" + SMALLEST
     config = file.load(text)
     shown = effective(config)
-    elsewhere = {"command", *OF_COMMAND, *OF_NAMES}  # test_command.py and test_names.py
+    # test_command.py, test_names.py and tests/unit/test_tls.py
+    elsewhere = {"command", *OF_COMMAND, *OF_NAMES, "bot_ca", "bot_name"}
     of_agent = [name for name in Agent.__struct_fields__[1:] if name not in elsewhere]
     for name in (*Limits.__struct_fields__, *of_agent):
         assert re.search(f"^{name} = ", shown, re.MULTILINE)

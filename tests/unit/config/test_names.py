@@ -55,10 +55,11 @@ def test_names_have_one_spelling(file: ConfigFile, given: str, normal: str, name
         "dns+http://-a:80",
         f"dns+http://{'a' * 64}:80",
         "dns+http://u:hunter2@bots:80",
-        "dns+https://bots:80",
+        "dns+https://bots",
         "dns+srv+http://bots:80",
         "dns+srv+http://",
-        "dns+srv+https://bots",
+        "dns+srv+https://bots:80",
+        "dns+srv+ftp://bots",
         "dns+ftp://bots:80",
     ],
 )

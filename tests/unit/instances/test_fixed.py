@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from relay.instances import instance as module
 from relay.instances.fixed import FIRST_LOOK, LOOK_AGAIN, FixedInstances
 from relay.policy.capabilities import Capability
-from relay.policy.catalog import Address, Agent
+from relay.policy.catalog import Address, Agent, Trust
 from relay.policy.health import PROBE_READY, PROBE_UNREADY, PROBE_UNREADY_MOST, READY, Failure
 from tests.helpers.desk import Log
 
@@ -32,7 +32,7 @@ class Bots:
         self.capable: dict[str, dict[str, Capability]] = {}
         self.asked: Counter[str] = Counter()
 
-    async def probe(self, address: Address, path: str) -> str:
+    async def probe(self, address: Address, path: str, trust: Trust) -> str:
         url = address.url
         self.probes[url] += 1
         await trio.lowlevel.checkpoint()
@@ -40,7 +40,7 @@ class Bots:
             await trio.sleep_forever()
         return self.says[url]
 
-    async def capabilities(self, address: Address) -> dict[str, Capability] | None:
+    async def capabilities(self, address: Address, trust: Trust) -> dict[str, Capability] | None:
         self.asked[address.url] += 1
         await trio.lowlevel.checkpoint()
         return self.capable.get(address.url)

@@ -16,7 +16,7 @@ from relay.instances import fixed, instance
 from relay.instances.dns import LookupFailure
 from relay.instances.fixed import FIRST_LOOK, FIRST_PROBES, FixedInstances
 from relay.instances.named import RETRY
-from relay.policy.catalog import Address, Agent, DnsName
+from relay.policy.catalog import Address, Agent, DnsName, Trust
 from relay.policy.health import PROBE_READY, READY, Failure
 from relay.policy.names import Found, Rank
 from tests.helpers.desk import Log
@@ -49,7 +49,7 @@ class World:
             raise LookupFailure(found)
         return found
 
-    async def probe(self, address: Address, path: str) -> str:
+    async def probe(self, address: Address, path: str, trust: Trust) -> str:
         self.probes.append((trio.current_time(), address.url))
         self.probing += 1
         self.most_probing = max(self.probing, self.most_probing)
@@ -57,7 +57,7 @@ class World:
         self.probing -= 1
         return self.says.get(address.url, READY)
 
-    async def capabilities(self, address: Address) -> None:
+    async def capabilities(self, address: Address, trust: Trust) -> None:
         await trio.lowlevel.checkpoint()
 
     def event(self, name: str, **fields: object) -> None:
@@ -271,8 +271,8 @@ async def test_dead_ones_do_not_use_up_descriptors(
 ) -> None:
     world.names["bots"] = Found(tuple(f"http://127.0.1.{n}:1" for n in range(200)))
 
-    async def hang(address: Address, path: str) -> str:
-        await World.probe(world, address, path)
+    async def hang(address: Address, path: str, trust: Trust) -> str:
+        await World.probe(world, address, path, trust)
         with trio.fail_after(60):
             world.probing += 1
             await trio.sleep(2.0)

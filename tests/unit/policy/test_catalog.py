@@ -30,11 +30,15 @@ CATALOG = Catalog({"acme": ACME}, {"bot": BOT, "other": OTHER}, "http://127.0.0.
         ("http://[::1]", "::1", 80, "[::1]:80"),
         ("http://a:1", "a", 1, "a:1"),
         ("http://a:65535/", "a", 65535, "a:65535"),
+        ("https://bots.internal", "bots.internal", 443, "bots.internal:443"),
+        ("https://[::1]:7860", "::1", 7860, "[::1]:7860"),
     ],
 )
 def test_the_address_of_an_instance(url: str, host: str, port: int, authority: str) -> None:
     address = Address.of(url)
     assert (address.host, address.port, address.authority) == (host, port, authority)
+    assert address.secure == url.startswith("https")
+    assert Address.of(address.url) == address
 
 
 @pytest.mark.parametrize(
@@ -42,7 +46,7 @@ def test_the_address_of_an_instance(url: str, host: str, port: int, authority: s
     [
         "",
         "127.0.0.1:7860",
-        "https://a:1",
+        "httpss://a:1",
         "HTTP://a:1",
         "http://",
         "http://:80",

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from relay.policy.catalog import Trust
 from relay.server.bot_pool import (
     IDLE_SECONDS,
     MAX_IDLE,
@@ -128,19 +129,19 @@ async def test_a_connection_is_opened_or_not() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         for host in ("127.0.0.1", "localhost"):
-            link = await open_link(f"http://{host}:{port}")
+            link = await open_link(f"http://{host}:{port}", Trust())
             assert link is not None
             assert link.is_quiet()
             assert not link.sock.getblocking()
             link.close()
             listener.accept()[0].close()
     with nobody_listens() as url:
-        assert await open_link(url) is None
+        assert await open_link(url, Trust()) is None
 
 
 async def test_who_is_cancelled_while_connecting_leaves_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, trio.CancelScope() as scope:
         scope.cancel()
-        await open_link(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        await open_link(f"http://127.0.0.1:{listener.getsockname()[1]}", Trust())
         await trio.lowlevel.checkpoint()
     # A socket that was left open would be a ResourceWarning, which is an error here.

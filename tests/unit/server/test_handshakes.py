@@ -144,12 +144,16 @@ async def test_many_at_a_time_while_slow_ones_hang(
 
     async def shake() -> None:
         stream = await callers.call("honest")
-        secure = trio.SSLStream(stream, authority.client(), "server.example")
+        context = authority.client()
+        secure = trio.SSLStream(stream, context, server_hostname="server.example")
         await secure.do_handshake()
         await secure.aclose()
 
     async with trio.open_nursery() as together:
         for _ in range(20):
             together.start_soon(shake)
+    with trio.fail_after(10):
+        while len(callers.ends) < 20:  # of the last ones this side may hear a moment later
+            await trio.sleep(0.001)
     assert callers.ends == [("honest", "")] * 20
     assert callers.versions == ["TLSv1.3"] * 20

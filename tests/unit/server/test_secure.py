@@ -11,7 +11,15 @@ import pytest
 import trio
 import trio.testing
 
-from relay.server.secure import TlsStream, close, leg_of, reset, shake_hands, wrap
+from relay.server.secure import (
+    TlsStream,
+    close,
+    detached,
+    leg_of,
+    reset,
+    shake_hands,
+    wrap,
+)
 from relay.tls import read_certificate, server_tls
 from tests.helpers.tls import Authority
 
@@ -47,7 +55,7 @@ def paired(
         client.maximum_version = request.param
         near, far = await tcp_pair()
         turn = trio.Lock()
-        theirs, ours = wrap(near, client, "server.example"), wrap(far, server)
+        theirs, ours = wrap(detached(near), client, "server.example"), wrap(detached(far), server)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(shake_hands, theirs, turn)
             nursery.start_soon(shake_hands, ours, turn)
