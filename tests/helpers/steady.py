@@ -5,7 +5,9 @@ be what was sent, in order; how long it took is kept by phase. Two processes of 
 that the test's work delays nobody:
 
     python -m tests.helpers.steady bot
-    python -m tests.helpers.steady calls PORT PATH CALLS RATE
+    python -m tests.helpers.steady calls PORT PATH CALLS RATE [AUTHORITY]
+
+With a file of authorities to trust the calls go through TLS.
 
 The second one prints `open` when every call is, begins a phase for each line on its stdin,
 and prints a JSON object for an empty line or the end of its stdin.
@@ -20,6 +22,7 @@ import os
 import re
 import select
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -28,6 +31,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
@@ -65,7 +69,12 @@ class Call:
 
     def take(self, now: float, delays: list[float]) -> None:
         """What has come; raises ValueError for anything but the next echo."""
-        data = self.sock.recv(65536)
+        try:
+            data = self.sock.recv(65536)
+            while isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+                data += self.sock.recv(65536)
+        except ssl.SSLWantReadError:
+            return
         if not data:
             raise ConnectionError("the call has ended")
         self.received += data
@@ -83,11 +92,12 @@ class Call:
             delays.append(now - sent_at)
 
 
-def _calls(port: int, path: str, count: int, rate: float) -> None:
+def _calls(port: int, path: str, count: int, rate: float, authority: str = "") -> None:
+    tls = ssl.create_default_context(cafile=authority) if authority else None
     poller = select.epoll()
     calls: dict[int, Call] = {}
     for number in range(count):
-        sock = _open(port, path)
+        sock = _open(port, path, tls)
         calls[sock.fileno()] = Call(number, sock)
         poller.register(sock, select.EPOLLIN)
     turn = deque(calls.values())
@@ -152,10 +162,12 @@ def _figures(delays: list[float]) -> dict[str, float]:
 PARTS = {"p50": 0.5, "p99": 0.99, "worst": 1.0}
 
 
-def _open(port: int, path: str) -> socket.socket:
+def _open(port: int, path: str, tls: ssl.SSLContext | None) -> socket.socket:
     """A call that has been answered."""
     sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if tls is not None:
+        sock = tls.wrap_socket(sock, server_hostname="127.0.0.1")
     lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Connection: Upgrade"]
     lines += ["Upgrade: websocket", "Sec-WebSocket-Version: 13"]
     lines += ["Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "", ""]
@@ -277,9 +289,11 @@ class Steady:
 
 
 @contextmanager
-def steady_calls(port: int, path: str, calls: int, rate: float) -> Iterator[Steady]:
-    """Calls that are open and talk, until `end`."""
-    with _child("calls", port, path, calls, rate) as child:
+def steady_calls(
+    port: int, path: str, calls: int, rate: float, *authority: Path
+) -> Iterator[Steady]:
+    """Calls that are open and talk, until `end`; through TLS with an authority to trust."""
+    with _child("calls", port, path, calls, rate, *authority) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "open\n"
         yield Steady(child)
@@ -289,4 +303,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "bot":
         _bot()
     else:
-        _calls(int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), float(sys.argv[5]))
+        _calls(int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), float(sys.argv[5]), *sys.argv[6:])

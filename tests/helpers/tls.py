@@ -54,11 +54,16 @@ class Authority:
 
 
 def secure_config(
-    bots: list[str], *certificates: Path, tls: str = "", limits: str = "", agent: str = ""
+    bots: list[str],
+    *certificates: Path,
+    tls: str = "",
+    limits: str = "",
+    agent: str = "",
+    server: str = "",
 ) -> str:
     """The usual configuration with TLS on its public listener."""
     shown = ", ".join(f'{{ certificate = "{path}" }}' for path in certificates)
-    text = config_text(bots, agent, limits)
+    text = config_text(bots, agent, limits, server)
     text = text.replace('bind = "127.0.0.1:0"', 'bind = "tls:127.0.0.1:0"', 1)
     return text.replace("[store]", f"[tls]\ncertificates = [{shown}]\n{tls}\n[store]", 1)
 

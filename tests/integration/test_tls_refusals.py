@@ -30,6 +30,7 @@ GOOD = {
     for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
 }
 SUITES = ("AES_128_GCM_SHA256", "AES_256_GCM_SHA384", "CHACHA20_POLY1305_SHA256")
+BALANCER = "127.0.0.2"
 LIMITS = "handshake_timeout = 1\nclose_timeout = 1"
 
 
@@ -44,7 +45,8 @@ def daemon(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> It
     shown = authority.issue("shown"), authority.issue("rsa", "rsa.example", rsa=True)
     folder = tmp_path_factory.mktemp("relay")
     with scripted_bot() as bot:
-        config = secure_config([bot.url], *shown, limits=LIMITS)
+        server = f'proxy_protocol = ["{BALANCER}"]'
+        config = secure_config([bot.url], *shown, limits=LIMITS, server=server)
         with running_secure(folder, config, authority.client()) as daemon:
             with begin(daemon) as began:
                 yield daemon
@@ -163,6 +165,25 @@ def test_garbage(daemon: Daemon, data: bytes, cause: str) -> None:
     answer = raw_exchange(daemon.port, data)
     assert answer == b"" or answer[0] == 0x15
     only(daemon, before, cause)
+
+
+@pytest.mark.parametrize("pause", [False, True], ids=["at once", "in two parts"])
+def test_tls_behind_a_proxy_header(daemon: Daemon, pause: bool) -> None:
+    assert daemon.tls is not None
+    address, line = ("127.0.0.1", daemon.port), b"PROXY TCP4 192.0.2.7 198.51.100.9 56288 443\r\n"
+    with socket.create_connection(address, PATIENCE, source_address=(BALANCER, 0)) as plain:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if pause:
+            plain.sendall(line[:20])
+            daemon.request("GET", "/")  # the first part has been read meanwhile
+            plain.sendall(line[20:])
+        else:
+            plain.sendall(line)
+        with daemon.tls.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+            secure.sendall(request("GET", "/", "X-Request-Id: behind-a-balancer"))
+            assert secure.recv(12) == b"HTTP/1.1 404"
+    lines = [line for line in daemon.logs() if line.get("request_id") == "behind-a-balancer"]
+    assert lines[-1]["peer"] == "192.0.2.7:56288"
 
 
 def test_garbage_behind_the_handshake(daemon: Daemon) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from relay.config import effective
 from relay.errors import ConfigError
+from relay.policy.catalog import Trust
 from relay.tls import MAX_FILE, read_ca, read_certificate, server_tls, toward_bots
-from tests.helpers.config_file import SMALLEST, ConfigFile
+from tests.helpers.config_file import ORGANIZATION, SMALLEST, ConfigFile
 from tests.helpers.tls import FAR_OFF, LAST_YEAR, LATER, LONG_AGO, Authority
 
 BIND = '[server]\nbind = "tls:127.0.0.1:8443"\n'
@@ -158,6 +160,54 @@ def test_settings_that_are_refused(folder: Path, text: str, said: str | None) ->
         said = "tls: no listener is for it"
     lines = file.problems(text)
     assert any(line.startswith(said) for line in lines), lines
+
+
+AGENT = """
+[agents.bot]
+organization = "acme"
+instances = [{}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("instances", "name"),
+    [
+        ("https://10.0.0.1", ""),
+        ("dns+https://Bots.example:8443", "bots.example"),
+        ("dns+srv+https://bots.example.", "bots.example"),
+        ("dns+https://a:1', 'dns+https://a:2', 'http://10.0.0.1", "a"),
+    ],
+)
+def test_who_bots_are_to_be(folder: Path, instances: str, name: str) -> None:
+    text = ORGANIZATION + AGENT.format(f"'{instances}'")
+    file = ConfigFile(folder)
+    agent = file.load(text).catalog.agents["bot"]
+    assert agent.secure
+    assert agent.trust == Trust("", name)
+    shown = f'"{name}"' if name else "# derived"
+    assert f"bot_name = {shown}\n" in effective(file.load(text)) + "\n"
+    given = file.load(text + 'bot_ca = "authority.pem"\nbot_name = "Other.example"\n')
+    assert given.catalog.agents["bot"].trust.name == "other.example"
+    assert "BEGIN CERTIFICATE" in given.catalog.agents["bot"].trust.ca
+    assert "bot_ca = (1 certificates)" in effective(given)
+
+
+@pytest.mark.parametrize(
+    ("instances", "more", "said"),
+    [
+        ("http://h:1", 'bot_ca = "authority.pem"', "bot_ca: only for instances with https"),
+        ("http://h:1", 'bot_name = "h"', "bot_name: only for instances with https"),
+        ("https://h:1", 'bot_ca = "none.pem"', "bot_ca: "),
+        ("https://h:1", 'bot_ca = "good.key"', "bot_ca: expected certificates in PEM form"),
+        ("https://h:1", 'bot_name = "h:1"', "bot_name: found "),
+        ("dns+https://a:1', 'dns+https://b:1", "", "bot_name: not given, expected the name in"),
+        ("dns+https://a:1', 'https://b:1", "", "bot_name: not given, expected the name in"),
+    ],
+)
+def test_bots_that_are_refused(folder: Path, instances: str, more: str, said: str) -> None:
+    text = ORGANIZATION + AGENT.format(f"'{instances}'") + more
+    (line,) = ConfigFile(folder).problems(text)
+    assert line.startswith(f"agents.bot.{said}")
 
 
 def test_a_problem_names_its_file_and_no_secret(folder: Path) -> None:
