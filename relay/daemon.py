@@ -269,6 +269,7 @@ class Daemon:
         owned: trio.Nursery,
     ) -> Front:
         rules = Rules(**in_force(config))
+        self._log.certificates = lambda: rules.tls.ends if rules.tls is not None else {}
         traffic, bots = Traffic(rules), BotPool()
         keeper = SessionKeeper(rules, store, pool, traffic, self._log, time.time, settling)
         pumps = Pumps(config.pumps, self._processes, keeper, self._log)

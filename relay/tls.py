@@ -82,6 +82,11 @@ class ServerTls:
     client_digest: bytes = field(default=b"", repr=False)
 
     @property
+    def ends(self) -> dict[str, float]:
+        """When each certificate ends, in unix seconds, by its file."""
+        return {each.file: each.expires for each in self.certificates}
+
+    @property
     def context(self) -> ssl.SSLContext:
         """For new connections; it finds the certificate for the name that a caller asks for."""
         return self.certificates[0].context

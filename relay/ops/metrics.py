@@ -110,6 +110,12 @@ FAMILIES = _table(
         "TLS handshakes with callers that have succeeded, by version",
     ),
     Family(
+        "relay_tls_certificate_end_seconds",
+        "gauge",
+        ("certificate",),
+        "Unix time at which a certificate that callers are shown ends, by its file",
+    ),
+    Family(
         "relay_webhooks_total",
         "counter",
         ("event", "outcome"),
@@ -286,9 +292,15 @@ class Metrics:
             tally = self._tallies[name, labels] = Tally(FAMILIES[name].bounds)
         return tally
 
-    def render(self, status: NodeStatus) -> bytes:
-        """Everything in Prometheus's text format."""
-        return generate_latest(_Snapshot(self._families(samples_of(status))))
+    def render(self, status: NodeStatus, certificates: Mapping[str, float]) -> bytes:
+        """Everything in Prometheus's text format.
+
+        Args:
+            certificates: when those end that callers are shown, in unix seconds, by their files.
+        """
+        name = "relay_tls_certificate_end_seconds"
+        ends = [Sample(name, (file,), end) for file, end in certificates.items()]
+        return generate_latest(_Snapshot(self._families([*samples_of(status), *ends])))
 
     def _families(self, samples: Iterable[Sample]) -> Iterator[Metric]:
         values = [Sample(name, labels, value) for (name, labels), value in self._counters.items()]

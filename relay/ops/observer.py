@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["RECENT_ENDS", "Observer"]
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from relay.ops.metrics import Metrics
 from relay.ops.traces import Traces
@@ -26,6 +26,7 @@ class Observer:
 
     Attributes:
         traces: makes spans of it too, if anybody wants them.
+        certificates: when those end that callers are shown, in unix seconds, by their files.
     """
 
     def __init__(self, log: Log, now: Callable[[], float]) -> None:
@@ -33,6 +34,7 @@ class Observer:
         self._now = now
         self._metrics = Metrics()
         self.traces: Traces | None = None
+        self.certificates: Callable[[], Mapping[str, float]] = dict
         self._ends: deque[EndStatus] = deque(maxlen=RECENT_ENDS)
         self._refusals: dict[tuple[str, str, int], tuple[int, float]] = {}
 
@@ -104,4 +106,4 @@ class Observer:
     def render(self, status: NodeStatus) -> bytes:
         if self.traces is not None:
             self._metrics.spans(self.traces.counts())
-        return self._metrics.render(status)
+        return self._metrics.render(status, self.certificates())

@@ -53,7 +53,7 @@ def begin(daemon: Daemon, agent: str = "bot") -> Began:
 
 def raw_call(daemon: Daemon, token: str, agent: str = "bot") -> Wire:
     """A call on a bare socket, the 101 read."""
-    wire = Wire(daemon.port)
+    wire = Wire(daemon.port, tls=daemon.tls)
     wire.send(upgrade(f"/ws/generic/{agent}.acme", f"Authorization: Bearer {token}"))
     assert wire.answer().status == 101
     return wire

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.daemon import PATIENCE, Daemon, wait_until
-from tests.helpers.ends import Ends, begin, close_seen, is_quiet, nothing_is_held
+from tests.helpers.ends import (
+    Ends,
+    begin,
+    close_seen,
+    is_quiet,
+    nothing_is_held,
+    raw_call,
+    reset,
+)
 from tests.helpers.reloads import hang_up, reload, reloaded, said
 from tests.helpers.scripted_bot import ScriptedBot, accept, say, scripted_bot
 from tests.helpers.scripted_http import answer, echo, session_on
@@ -146,15 +154,11 @@ def test_how_calls_end(daemon: Daemon, bot: ScriptedBot) -> None:
     assert close_seen(began.ws) == (1001, "stopped")
     assert ends.next() == (1001, "stopped")
     # Neither an end of TCP nor a reset is the end of what TLS carries.
-    for left in ("closed", "reset"):
-        began = begin(daemon)
-        raw = began.ws.socket
-        if left == "reset":
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        socket.socket.shutdown(raw, socket.SHUT_RDWR)
+    for leave in (Wire.close, reset):
+        started = daemon.start_when_free()
+        leave(raw_call(daemon, started["token"]))
         assert ends.next() == (1001, "client gone")
-        assert daemon.wait_ended(began.id)["cause"] == "client_gone"
-        began.ws.close()
+        assert daemon.wait_ended(started["sessionId"])["cause"] == "client_gone"
 
 
 def test_a_side_tunnel(daemon: Daemon, bot: ScriptedBot) -> None:
@@ -244,6 +248,8 @@ def test_what_a_reload_changes(authority: Authority, bot: ScriptedBot, tmp_path:
         assert "n2.example" in shown_to(daemon, authority, None)
         assert reloaded(daemon, text) == []
         assert echoes(began.ws)
+        metrics = daemon.request("GET", "/metrics", admin=True).body.decode()
+        assert f'relay_tls_certificate_end_seconds{{certificate="{path}"}} 3' in metrics
         wrong_pairs(daemon, authority, text, path)
         assert echoes(began.ws)
         callers_certificates(daemon, authority, bot, path)
