@@ -141,8 +141,9 @@ class BotWebSocket(ABC):
         exchange, bot = self._exchange, self._bot
         front, client = exchange.front, exchange.stream
         assert bot is not None
-        movable = not (isinstance(client, TlsStream) or isinstance(bot.stream, TlsStream))
-        if self._frames and not (movable and front.successor is not None):
+        tls = isinstance(client, TlsStream) or isinstance(bot.stream, TlsStream)
+        # A reload may have made `bot` one with TLS since `_offer`: it is never given away.
+        if tls or (self._frames and front.successor is None):
             front.calls.frames.adopt(message, _taken(client), bot.stream)
         else:
             fds = client.socket.fileno(), bot.stream.socket.fileno()

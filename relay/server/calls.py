@@ -69,11 +69,11 @@ class Frames:
     def bridge(self, bot: TlsStream) -> trio.SocketStream:
         """A connection for a pump, on which there comes what a bot with TLS says."""
         ours, theirs = (trio.SocketStream(sock) for sock in trio.socket.socketpair())
+        self._bridges += 1
         self._nursery.start_soon(self._cross, bot, ours)
         return theirs
 
     async def _cross(self, bot: TlsStream, ours: trio.SocketStream) -> None:
-        self._bridges += 1
         try:
             await pass_answer(bot, ours)
         finally:
