@@ -34,6 +34,8 @@ def check_tls(
         problems.add(where, f'none given, expected one at least since bind has "{TLS_PREFIX}"')
     if raw and not wanted:
         problems.add("tls", f'no listener is for it, expected "{TLS_PREFIX}host:port" in bind')
+    if "client_certificates" in raw and table.client_ca is None:
+        problems.add("tls.client_certificates", "only with client_ca, which says from whom")
     if len(table.certificates) > MAX_CERTIFICATES:
         found = len(table.certificates)
         problems.add(where, f"found {found}, expected at most {MAX_CERTIFICATES}")

@@ -144,6 +144,10 @@ def test_a_file_with_tls(folder: Path, tmp_path: Path) -> None:
             tls('{ certificate = "good.pem" }', more='client_certificates = "maybe"\n'),
             'tls.client_certificates: found "maybe" (a string), expected "optional" or "required"',
         ),
+        (
+            tls('{ certificate = "good.pem" }', more='client_certificates = "optional"\n'),
+            "tls.client_certificates: only with client_ca, which says from whom",
+        ),
         (tls(*['{ certificate = "good.pem" }'] * 101), "tls.certificates: found 101, expected at"),
         ('[server]\nbind = "tls:unix:/x"\n' + SMALLEST, "server.bind: found "),
         ('[server]\nadmin_bind = "tls:127.0.0.1:1"\n' + SMALLEST, "server.admin_bind: found "),
