@@ -69,8 +69,12 @@ async def read_proxy_header(stream: trio.SocketStream, peer: str, seconds: float
                 pass  # it ends like one that was closed
             if len(data) == known:
                 raise ProxyHeaderError("expected a PROXY header, found the end")
-            header = parse_proxy_header(data)
-            await stream.socket.recv((header.size if header else len(data)) - known)
+            header = None
+            try:
+                header = parse_proxy_header(data)
+            finally:
+                # What is no header is taken too, so that its sender sees an end and no reset.
+                await stream.socket.recv((header.size if header else len(data)) - known)
             if header is not None:
                 return header.peer or peer
     raise ProxyHeaderError(f"expected a whole PROXY header within {seconds:g} s")
