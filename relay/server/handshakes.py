@@ -11,6 +11,7 @@ from __future__ import annotations
 
 __all__ = ["CAUSES", "HandshakeFailed", "Handshakes"]
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import trio
 
 from relay.errors import RelayError
 from relay.server.rules import Rules
-from relay.server.secure import TlsSocket, TlsStream, detached, shake_hands, wrap
+from relay.server.secure import DROP_SIZE, TlsSocket, TlsStream, detached, shake_hands, wrap
 from relay.tls import words_of
 
 # The first byte of a record that holds a handshake (RFC 8446 section 5.1).
@@ -115,7 +116,7 @@ class Handshakes:
             return secured
         finally:
             if sock is not None:
-                sock.close()
+                _let_go(sock)
 
 
 async def _look(stream: trio.SocketStream) -> None:
@@ -130,7 +131,15 @@ async def _look(stream: trio.SocketStream) -> None:
         return
     if first.isalpha():
         raise HandshakeFailed("plain_http", "expected TLS, found HTTP", plain=True)
+    await stream.socket.recv(DROP_SIZE)  # so that its sender sees an end and no reset
     raise HandshakeFailed("not_tls", "expected TLS, found something else")
+
+
+def _let_go(sock: TlsSocket) -> None:
+    """Close it; what has come is read first, so that no reset overtakes what OpenSSL has said."""
+    with contextlib.suppress(OSError):
+        socket.socket.recv(sock, DROP_SIZE)
+    sock.close()
 
 
 def _failure(error: OSError) -> HandshakeFailed:

@@ -12,6 +12,7 @@ Laws
 from __future__ import annotations
 
 __all__ = [
+    "DROP_SIZE",
     "Stream",
     "TlsLeg",
     "TlsSocket",

@@ -17,7 +17,7 @@ from tests.helpers.daemon import PATIENCE, Daemon, raw_exchange, read_all, wait_
 from tests.helpers.ends import begin, is_quiet, nothing_is_held
 from tests.helpers.scripted_bot import scripted_bot
 from tests.helpers.tls import Authority, running_secure, secure_config
-from tests.helpers.wire import echoes, keeps_secrets, request
+from tests.helpers.wire import echoes, exchange_line, keeps_secrets, request
 
 # The records with which clients of other times begin: SSL 2, and SSL 3 with one old cipher.
 SSL2 = b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10" + b"\x01\x00\x80" * 7 + bytes(16)
@@ -180,10 +180,10 @@ def test_tls_behind_a_proxy_header(daemon: Daemon, pause: bool) -> None:
         else:
             plain.sendall(line)
         with daemon.tls.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
-            secure.sendall(request("GET", "/", "X-Request-Id: behind-a-balancer"))
+            name = f"behind-a-balancer-{pause}"
+            secure.sendall(request("GET", "/", f"X-Request-Id: {name}"))
             assert secure.recv(12) == b"HTTP/1.1 404"
-    lines = [line for line in daemon.logs() if line.get("request_id") == "behind-a-balancer"]
-    assert lines[-1]["peer"] == "192.0.2.7:56288"
+    assert exchange_line(daemon, name)["peer"] == "192.0.2.7:56288"
 
 
 def test_garbage_behind_the_handshake(daemon: Daemon) -> None:
