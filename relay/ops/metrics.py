@@ -293,11 +293,7 @@ class Metrics:
         return tally
 
     def render(self, status: NodeStatus, certificates: Mapping[str, float]) -> bytes:
-        """Everything in Prometheus's text format.
-
-        Args:
-            certificates: when those end that callers are shown, in unix seconds, by their files.
-        """
+        """Everything in Prometheus's text format; certificates with unix seconds of their ends."""
         name = "relay_tls_certificate_end_seconds"
         ends = [Sample(name, (file,), end) for file, end in certificates.items()]
         return generate_latest(_Snapshot(self._families([*samples_of(status), *ends])))
