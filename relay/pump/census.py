@@ -1,23 +1,22 @@
-"""A look at every tunnel of a pump, spread over turns so that no call waits for it.
+"""A look at a pump: its sums, and the calls that have been quiet for longest.
 
-Laws
-1. A step looks at `AT_A_TIME` tunnels at most, whatever their number.
-2. The sums never shrink from one census to the next, although calls begin and end
-   during it: each tunnel counts once, as it stood when it was looked at or ended.
+To find those it visits every tunnel, spread over turns so that no call waits for it. Without
+any that are wanted, as for metrics, it visits none.
+
+Law: a step looks at `AT_A_TIME` tunnels at most, whatever their number.
 """
 
 from __future__ import annotations
 
-__all__ = ["AT_A_TIME", "Census", "Sums", "live"]
+__all__ = ["AT_A_TIME", "Census", "live"]
 
 import heapq
 from typing import TYPE_CHECKING
 
-from relay.pump.channel import GAP_CLASSES, Figures, Live, Totals, View
+from relay.pump.channel import Live, View
 
 if TYPE_CHECKING:
     from relay.pump.pump import Pump
-    from relay.pump.transfer import Transfer
     from relay.pump.tunnel import Tunnel
 
 # Some 100 us of work in a turn, a tenth of what a burst of calls makes one last anyway.
@@ -35,42 +34,6 @@ def live(tunnel: Tunnel, now: float) -> Live:
     )
 
 
-class Sums:
-    """What many transfers of one direction have carried."""
-
-    __slots__ = ("bytes", "gaps", "held_time", "messages")
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.messages = 0
-        self.held_time = 0.0
-        self.gaps = [0] * GAP_CLASSES
-
-    def add(self, transfer: Transfer, now: float) -> None:
-        self.bytes += transfer.bytes
-        self.messages += transfer.tracker.messages
-        self.held_time += transfer.held_time + (now - transfer.held_since if transfer.held else 0)
-        for index, count in enumerate(transfer.gaps or ()):
-            self.gaps[index] += count
-
-    def plus(self, other: Sums, sign: int = 1) -> Sums:
-        """The sum of both, or with a sign of -1 their difference."""
-        both = Sums()
-        both.bytes = self.bytes + sign * other.bytes
-        both.messages = self.messages + sign * other.messages
-        both.held_time = self.held_time + sign * other.held_time
-        both.gaps = [a + sign * b for a, b in zip(self.gaps, other.gaps, strict=True)]
-        return both
-
-    def figures(self) -> Figures:
-        return Figures(
-            bytes=self.bytes,
-            messages=self.messages,
-            held_time=round(max(0.0, self.held_time), 6),
-            gaps=tuple(self.gaps),
-        )
-
-
 class Census:
     """One look, begun now; see the module.
 
@@ -82,20 +45,8 @@ class Census:
     def __init__(self, pump: Pump, most: int) -> None:
         self._pump = pump
         self._most = most
-        self._unseen = set(pump.tunnels)
-        self._seen: set[str] = set()
-        self._client, self._bot = Sums(), Sums()
-        # Seen, and since they have ended, in the pump's own sums too.
-        self._twice_client, self._twice_bot = Sums(), Sums()
+        self._unseen = list(pump.tunnels) if most else []
         self._quietest: list[tuple[float, str]] = []
-
-    def left(self, tunnel: Tunnel, now: float) -> None:
-        """A tunnel has ended: the pump's own sums count it from now on."""
-        name = tunnel.adopt.tunnel
-        self._unseen.discard(name)
-        if name in self._seen:
-            self._twice_client.add(tunnel.from_client, now)
-            self._twice_bot.add(tunnel.from_bot, now)
 
     def step(self) -> View | None:
         """Look at some more tunnels, then tell of some more; None while there is nothing to tell.
@@ -116,21 +67,14 @@ class Census:
         if self._quietest:
             return View(calls, None)
         self._pump.census = None
-        return View(calls, self._totals())
+        return View(calls, self._pump.totals())
 
     def _visit(self, name: str, now: float) -> None:
-        tunnel = self._pump.tunnels[name]
-        self._seen.add(name)
-        self._client.add(tunnel.from_client, now)
-        self._bot.add(tunnel.from_bot, now)
+        tunnel = self._pump.tunnels.get(name)
+        if tunnel is None:
+            return  # it has ended meanwhile
         entry = (now - tunnel.from_client.last_read, name)
         if len(self._quietest) < self._most:
             heapq.heappush(self._quietest, entry)
-        elif self._most:
+        else:
             heapq.heappushpop(self._quietest, entry)
-
-    def _totals(self) -> Totals:
-        pump = self._pump
-        client = pump.ended_client.plus(self._client).plus(self._twice_client, -1)
-        bot = pump.ended_bot.plus(self._bot).plus(self._twice_bot, -1)
-        return pump.totals(client.figures(), bot.figures())

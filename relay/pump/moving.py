@@ -117,5 +117,7 @@ def _restore(transfer: Transfer, moved: MovedTransfer, now: float) -> None:
     transfer.largest_gap = moved.largest_gap
     transfer.usual_gap = min(moved.largest_gap, NOTABLE_GAP)
     transfer.gaps = list(moved.gaps) or None
+    if moved.held:
+        transfer.sums.hold(transfer.held_since)
     transfer.held_time = moved.held_time
     transfer.longest_hold = moved.longest_hold

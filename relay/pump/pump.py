@@ -16,11 +16,10 @@ from functools import partial
 from typing import Final
 
 from relay.protocol.lifecycle import Event
-from relay.pump.census import Census, Sums, live
+from relay.pump.census import Census, live
 from relay.pump.channel import (
     Adopt,
     BotEnded,
-    Figures,
     Finished,
     Live,
     Totals,
@@ -29,6 +28,7 @@ from relay.pump.ending import report
 from relay.pump.poller import GONE, READ, WRITE, Poller, new_poller
 from relay.pump.scratch import READ_SIZE, SHAPES, Scratch
 from relay.pump.sockets import Sockets
+from relay.pump.sums import Sums
 from relay.pump.transfer import End, Transfer
 from relay.pump.tunnel import Tunnel
 from relay.pump.turns import Turns
@@ -78,7 +78,7 @@ class Pump(Sockets):
         self.closing: dict[str, Tunnel] = {}
         self.turns = Turns()
         self.adopted = 0
-        self.ended_client, self.ended_bot = Sums(), Sums()  # of tunnels that have ended
+        self.from_client, self.from_bot = Sums(), Sums()
         self.census: Census | None = None
 
     def adopt(
@@ -135,16 +135,11 @@ class Pump(Sockets):
             pass
 
     def turn(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds for readiness and serve one batch.
+        """Wait at most `timeout` seconds, serve one batch; whether it was more than messages.
 
-        Nearly every read of a call is one whole message, and this is its whole way; all else
-        is done by `_serve`.
-
-        Returns:
-            Whether more was done than passing such messages on.
+        Nearly every read of a call is one whole message. This is its whole way.
         """
-        if self.closing and timeout > SWEEP_CLOSING:
-            timeout = SWEEP_CLOSING
+        timeout = min(timeout, SWEEP_CLOSING) if self.closing else timeout
         # Called as locals: an attribute that is called is looked up as a method first.
         poll, clock = self._poll, self._clock
         lanes, view, word = self._lanes, self._view, self._word
@@ -173,6 +168,8 @@ class Pump(Sockets):
                 called = True
                 lane.tracker.messages += 1
                 lane.bytes += size
+                lane.sums.messages += 1
+                lane.sums.bytes += size
                 gap = now - lane.last_read
                 lane.last_read = now
                 if gap > lane.usual_gap:
@@ -191,9 +188,8 @@ class Pump(Sockets):
                 self._drop(lane.tunnel, now)
         if called:
             self._last_call = now
-        if now >= self._next_sweep:
+        if more or now >= self._next_sweep:
             more = True
-        if more:
             self._do_more(now)
         turns = self.turns
         turns.count += 1
@@ -208,8 +204,9 @@ class Pump(Sockets):
         now = self._clock()
         return [live(tunnel, now) for tunnel in self.tunnels.values()]
 
-    def totals(self, from_client: Figures, from_bot: Figures) -> Totals:
-        """What the pump has done so far, with what a census says of its tunnels."""
+    def totals(self) -> Totals:
+        """What the pump has done so far."""
+        now = self._clock()
         return Totals(
             turns=self.turns.count,
             busy=round(self.turns.busy, 6),
@@ -218,8 +215,8 @@ class Pump(Sockets):
             closing=len(self.closing),
             adopted=self.adopted,
             turn_classes=self.turns.classes(),
-            from_client=from_client,
-            from_bot=from_bot,
+            from_client=self.from_client.figures(now),
+            from_bot=self.from_bot.figures(now),
         )
 
     def take_reports(self) -> list[Finished]:
@@ -252,10 +249,6 @@ class Pump(Sockets):
         self.tunnels.pop(name, None)
         self.closing.pop(name, None)
         self.reports.append(report(tunnel, now))
-        self.ended_client.add(tunnel.from_client, now)
-        self.ended_bot.add(tunnel.from_bot, now)
-        if self.census is not None:
-            self.census.left(tunnel, now)
         self._retired.append(tunnel)
         self.release(tunnel.downstream)
         self.release(tunnel.upstream)
@@ -264,7 +257,7 @@ class Pump(Sockets):
 
     def _serve(self, fd: int, mask: int, now: float) -> None:
         """One event of a batch, whatever it is."""
-        end = self._ends.get(fd)
+        end = self._ends[fd]
         if end is None:
             callback = self._watched.get(fd)
             if callback is not None:

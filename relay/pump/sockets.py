@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["Sockets"]
+__all__ = ["Sockets", "interest"]
 
 from collections.abc import Callable
 
-from relay.pump.poller import READ, WRITE, Poller
-from relay.pump.transfer import End, Transfer, interest
+from relay.protocol.lifecycle import Flow
+from relay.pump.poller import HANG_UP, READ, WRITE, Poller
+from relay.pump.transfer import End, Transfer
 
 
 class Sockets:
@@ -16,22 +17,22 @@ class Sockets:
     def __init__(self, poller: Poller) -> None:
         self._poller = poller
         self._poll = poller.poll
-        self._ends: dict[int, End] = {}
-        self._watched: dict[int, Callable[[], None]] = {}
-        # By descriptor: the transfer that reads it, while its next read may be looked up among
-        # the shapes. Whatever changes what is waited for takes it away, the next read puts it back.
+        # By descriptor: whose it is, and the transfer that reads it, while its next read may be
+        # looked up among the shapes. Whatever changes what is waited for takes that away, the
+        # next read puts it back.
+        self._ends: list[End | None] = []
         self._lanes: list[Transfer | None] = []
+        self._watched: dict[int, Callable[[], None]] = {}
         self._released: list[End] = []
 
     def own(self, end: End) -> None:
         """A new socket, which is not waited for yet."""
+        self._make_room(end.fd)
         self._ends[end.fd] = end
-        self._make_lane(end.fd)
 
     def disown(self, end: End) -> None:
         """Let go of a socket, which stays open for somebody else."""
-        del self._ends[end.fd]
-        self._lanes[end.fd] = None
+        self._ends[end.fd] = self._lanes[end.fd] = None
         if end.registered:
             self._poller.unregister(end.fd)
 
@@ -43,7 +44,7 @@ class Sockets:
         else:
             self._poller.register(fd, mask)
         self._watched[fd] = callback
-        self._make_lane(fd)
+        self._make_room(fd)
 
     def unwatch(self, fd: int) -> None:
         del self._watched[fd]
@@ -75,9 +76,8 @@ class Sockets:
         end.released = True
         # Forget, unregister, close: a number that the kernel gives out again must meet
         # neither an entry nor a registration of the old one.
-        if self._ends.get(end.fd) is end:
-            del self._ends[end.fd]
-            self._lanes[end.fd] = None
+        if self._ends[end.fd] is end:
+            self._ends[end.fd] = self._lanes[end.fd] = None
         self._released.append(end)
         if end.registered:
             end.registered = 0
@@ -94,5 +94,23 @@ class Sockets:
             end.sock.close()
         self._released.clear()
 
-    def _make_lane(self, fd: int) -> None:
-        self._lanes += [None] * (fd + 1 - len(self._lanes))
+    def _make_room(self, fd: int) -> None:
+        more = fd + 1 - len(self._lanes)
+        self._ends += [None] * more
+        self._lanes += [None] * more
+
+
+def interest(incoming: Transfer, outgoing: Transfer) -> int:
+    """What to wait for at the end that `incoming` reads and `outgoing` writes.
+
+    Read while the source lives and nothing is held for an open sink; behind a
+    Close go on reading, to see the answer and the end. Write while bytes are held. One
+    that is paused may still be lost.
+    """
+    paused = bool(incoming.held) and (incoming.flow is Flow.OPEN or incoming.flow is Flow.CUTTING)
+    mask = 0 if paused or incoming.eof else READ
+    if outgoing.held:
+        mask |= WRITE
+    if not mask and paused and not incoming.eof and not incoming.source.hung_up:
+        mask = HANG_UP
+    return mask

@@ -14,18 +14,18 @@ hang-up nevertheless, again and again: once is what a paused one waits for.
 
 from __future__ import annotations
 
-__all__ = ["End", "Transfer", "interest"]
+__all__ = ["End", "Transfer"]
 
 import socket
 from typing import TYPE_CHECKING
 
 from relay.protocol.lifecycle import Flow, Side
 from relay.pump.channel import GAP_CLASSES, NOTABLE_GAP, Figures, gap_class
-from relay.pump.poller import HANG_UP, READ, WRITE
 from relay.pump.scratch import READ_SIZE, Scratch, Shapes
 
 if TYPE_CHECKING:
     from relay.protocol.frames import FrameTracker
+    from relay.pump.sums import Sums
     from relay.pump.tunnel import Tunnel
 
 # A large read with more frames than this makes the next one smaller, down to the second
@@ -99,6 +99,7 @@ class Transfer:
         eof: the source has ended.
         held: bytes read that the sink could not take yet.
         shapes: of reads that are one whole message, as far as they are known.
+        sums: of its direction in the pump, to which it adds what it counts.
         bytes: payload and header bytes passed on; messages are counted by the tracker.
         largest_gap, held_time, longest_hold: seconds.
         gaps: how many reads came so long after the one before, by class.
@@ -123,13 +124,17 @@ class Transfer:
         "shapes",
         "sink",
         "source",
+        "sums",
         "tracker",
         "tunnel",
         "usual_gap",
     )
     __deletable__ = ("sink", "source", "tunnel")
 
-    def __init__(self, source: End, sink: End, tracker: FrameTracker, now: float) -> None:
+    def __init__(
+        self, source: End, sink: End, tracker: FrameTracker, sums: Sums, now: float
+    ) -> None:
+        self.sums = sums
         self.source = source
         self.sink = sink
         self.tunnel = source.tunnel
@@ -191,6 +196,7 @@ class Transfer:
         if gap > self.usual_gap:
             self.note_gap(gap)
         tracker = self.tracker
+        messages = tracker.messages
         if self.flow is OPEN:
             passed = tracker.feed(data, size)
         elif self.flow is CUTTING:
@@ -198,6 +204,7 @@ class Transfer:
         else:
             self._drop(data, size, now)
             return
+        self.sums.messages += tracker.messages - messages
         if passed:
             self._pass(view[:passed], passed, now)
         if size >= LEAST_READ:
@@ -211,6 +218,7 @@ class Transfer:
     def _pass(self, view: memoryview, size: int, now: float) -> None:
         """Write what may pass; hold what the sink does not take."""
         self.bytes += size
+        self.sums.bytes += size
         try:
             sent = self.send(view)
         except OSError as error:
@@ -242,7 +250,9 @@ class Transfer:
         if gap >= NOTABLE_GAP:
             if self.gaps is None:
                 self.gaps = [0] * GAP_CLASSES
-            self.gaps[gap_class(gap)] += 1
+            number = gap_class(gap)
+            self.gaps[number] += 1
+            self.sums.gaps[number] += 1
 
     def _drop(self, data: bytes | bytearray, size: int, now: float) -> None:
         """Follow what comes behind the last Close written, only to see the answering one."""
@@ -257,8 +267,18 @@ class Transfer:
         """Keep bytes that the sink could not take; reading stops until they are gone."""
         if not self.held:
             self.held_since = now
+            self.sums.hold(now)
         self.held += data
         self.tunnel.update_interest()
+
+    def append(self, data: bytes, now: float) -> None:
+        """Follow bytes that come before the first read, and hold them behind what is held."""
+        messages = self.tracker.messages
+        passed = self.tracker.feed(data, len(data))
+        self.bytes += passed
+        self.sums.bytes += passed
+        self.sums.messages += self.tracker.messages - messages
+        self.hold(data[:passed], now)
 
     def write(self, data: bytes, now: float) -> None:
         """Add bytes of our own: an upgrade response or a Close."""
@@ -305,6 +325,7 @@ class Transfer:
     def _count_hold(self, now: float) -> None:
         hold = now - self.held_since
         self.held_time += hold
+        self.sums.let_go(self.held_since, now)
         if hold > self.longest_hold:
             self.longest_hold = hold
 
@@ -320,19 +341,3 @@ class Transfer:
             longest_hold=round(max(self.longest_hold, hold), 6),
             quiet=round(now - self.last_read, 6),
         )
-
-
-def interest(incoming: Transfer, outgoing: Transfer) -> int:
-    """What to wait for at the end that `incoming` reads and `outgoing` writes.
-
-    Read while the source lives and nothing is held for an open sink; behind a
-    Close go on reading, to see the answer and the end. Write while bytes are held. One
-    that is paused may still be lost.
-    """
-    paused = bool(incoming.held) and (incoming.flow is OPEN or incoming.flow is CUTTING)
-    mask = 0 if paused or incoming.eof else READ
-    if outgoing.held:
-        mask |= WRITE
-    if not mask and paused and not incoming.eof and not incoming.source.hung_up:
-        mask = HANG_UP
-    return mask

@@ -95,9 +95,9 @@ class Tunnel:
         self.upstream = End(upstream, Side.UPSTREAM, self)
         limit = adopt.max_message
         tracker = FrameTracker(masked=True, rsv=adopt.rsv, max_message=limit)
-        self.from_client = Transfer(self.downstream, self.upstream, tracker, now)
+        self.from_client = Transfer(self.downstream, self.upstream, tracker, pump.from_client, now)
         tracker = FrameTracker(masked=False, rsv=adopt.rsv, max_message=limit)
-        self.from_bot = Transfer(self.upstream, self.downstream, tracker, now)
+        self.from_bot = Transfer(self.upstream, self.downstream, tracker, pump.from_bot, now)
         self.deadline = self._next_deadline()
 
     def start(self, now: float) -> None:
@@ -113,9 +113,7 @@ class Tunnel:
                 continue
             if transfer.held and transfer.flow is Flow.OPEN:
                 # The sink is full already: append, so that order is kept.
-                passed = transfer.tracker.feed(early, len(early))
-                transfer.bytes += passed
-                transfer.hold(early[:passed], now)
+                transfer.append(early, now)
                 if transfer.tracker.closed or transfer.tracker.violation is not None:
                     self.marked(transfer, now)
             else:
@@ -322,7 +320,9 @@ class Tunnel:
         """
         for end in (self.downstream, self.upstream):
             del end.incoming, end.outgoing, end.tunnel
+        now = self.pump.now()
         for transfer in (self.from_client, self.from_bot):
+            transfer.discard(now)  # for the pump's sums: nobody holds it any more
             del transfer.source, transfer.sink, transfer.tunnel
 
     def update_interest(self) -> None:

@@ -211,7 +211,7 @@ def test_a_socket_closed_behind_the_pumps_back_ends_its_tunnel_alone(r: Rig, sid
     r.advance(6.0)  # where the poller can let go of a closed number, the other side gets a Close
     talk(r, other)
     assert [each.tunnel for each in r.reports] == ["broken"]
-    assert {each.tunnel.adopt.tunnel for each in r.pump._ends.values()} == {"other"}
+    assert {each.tunnel.adopt.tunnel for each in r.pump._ends if each} == {"other"}
 
 
 @pytest.mark.parametrize("moment", ["stop", "time limit", "boundary"])
@@ -247,7 +247,7 @@ def test_an_unforeseen_failure_in_a_sweep_ends_its_tunnel_alone(r: Rig) -> None:
         r.pump.end("odd", Event.STOP)
         r.advance(1.5)  # the boundary never comes: the bot is to be reset
         assert [(each.tunnel, each.cause) for each in r.reports] == [("odd", "stopped")]
-        assert {each.tunnel.adopt.tunnel for each in r.pump._ends.values()} == {"other"}
+        assert {each.tunnel.adopt.tunnel for each in r.pump._ends if each} == {"other"}
         talk(r, other)
 
 

@@ -7,7 +7,8 @@ import pytest
 from relay.protocol.lifecycle import Event, Flow
 from relay.pump.poller import HANG_UP, READ, WRITE
 from relay.pump.scratch import READ_SIZE
-from relay.pump.transfer import LEAST_READ, Transfer, interest
+from relay.pump.sockets import interest
+from relay.pump.transfer import LEAST_READ, Transfer
 from tests.helpers.daemon import wait_until
 from tests.helpers.pump import Call, Peer, Rig, frame
 
