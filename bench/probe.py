@@ -9,6 +9,7 @@ that of ended and awaited children from /proc (10 ms ticks).
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,15 +103,18 @@ def tree(pid: int, mark: str | None = None) -> set[int]:
 
 
 def marked(mark: str) -> list[int]:
-    """Every living process whose environment has MARK set to `mark`."""
-    wanted = f"{MARK}={mark}".encode()
+    """Every living process whose environment has MARK set to `mark`, or to something @`mark`.
+
+    So a run's own mark finds the processes of all its targets, that of a target only its own.
+    """
+    is_mark = re.compile(rf"{MARK}=(.*@)?{re.escape(mark)}".encode()).fullmatch
     found = []
     for pid in processes():
         try:
             environment = (PROC / str(pid) / "environ").read_bytes()
         except OSError:  # ended, or not ours
             continue
-        if wanted in environment.split(b"\0"):
+        if any(map(is_mark, environment.split(b"\0"))):
             found.append(pid)
     return found
 

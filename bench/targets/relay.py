@@ -89,6 +89,8 @@ def relay(name: str, origin_url: str, mark: str) -> Iterator[Target]:
             passed nothing on.
     """
     key, secret = f"pk_bench_{secrets.token_hex(16)}", secrets.token_hex(32)
+    # Of its own: beside it there may be another relay, whose processes are not this one's.
+    mark = f"{name}@{mark}"
     environment = {MARK: mark}
     if WAYS[name].compiled:
         # Ahead of the source tree, also in the processes that the daemon starts.

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -87,3 +87,22 @@ def test_a_run_without_a_round_leaves_nothing(tmp_path: Path, number: signal.Sig
         process.communicate(timeout=LONG)
     assert process.returncode == INTERRUPTED
     assert not (tmp_path / "out").exists()
+
+
+def test_the_marks_of_two_targets_of_a_run() -> None:
+    """Each finds its own processes, the run finds those of both."""
+    run = f"run-{os.getpid()}"
+    names = [f"{name}@{run}" for name in ("relay", "relay-compiled")]
+    command = [sys.executable, "-c", "input()"]
+    with ExitStack() as stack:
+        children = [
+            stack.enter_context(
+                subprocess.Popen(command, env={**os.environ, MARK: name}, stdin=subprocess.PIPE)
+            )
+            for name in names
+        ]
+        wait_until(lambda: len(marked(run)) == 2, "both are there")
+        assert [marked(name) for name in names] == [[child.pid] for child in children]
+        assert sorted(marked(run)) == sorted(child.pid for child in children)
+        for child in children:
+            child.kill()
