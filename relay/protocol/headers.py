@@ -12,7 +12,7 @@ __all__ = [
     "in_trailers",
 ]
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 
 from relay.errors import Refusal
 from relay.protocol.forwarding import FORWARDING, Hop, forwarding, hops_left, trace
@@ -36,15 +36,16 @@ HOP_BY_HOP = frozenset(
 )
 
 # What belongs to the caller's conversation with the front door, never to the bot:
-# the token and keys, cookies of this host, framing, our own session field.
-# Nor may a caller name an address that a bot would fetch its body from.
-NOT_FOR_BOT = frozenset(
+# the token and keys, cookies of this host, framing, our own session field. The account of
+# the way is given anew. Nor may a caller name an address that a bot would fetch its body from.
+NOT_FOR_BOT = FORWARDING | frozenset(
     (
         b"authorization",
         b"content-length",
         b"cookie",
         b"expect",
         b"host",
+        b"via",
         b"x-daily-session-id",
         b"x-relay-body",
     )
@@ -177,11 +178,14 @@ def in_trailers(fields: Iterable[Field]) -> list[Field]:
     return without(fields, NOT_IN_TRAILERS)
 
 
-def for_bot_upgrade(fields: Iterable[Field], session_id: str) -> list[Field]:
+def for_bot_upgrade(fields: Sequence[Field], session_id: str, hop: Hop) -> list[Field]:
     """The fields of a client's upgrade request that the bot gets, and the session's id.
 
     The handshake's own fields (Sec-WebSocket-*) are left out: the handshake toward the
     bot writes them.
+
+    Args:
+        hop: where the request comes from.
 
     Raises:
         Refusal: 431 for a field line that a bot's server would not take.
@@ -192,6 +196,7 @@ def for_bot_upgrade(fields: Iterable[Field], session_id: str) -> list[Field]:
         if not among(name, NOT_FOR_BOT)
         and not name.replace(b"_", b"-").startswith(b"sec-websocket-")
     ]
+    passed += forwarding(fields, hop)
     for name, value in passed:
         if len(name) + len(value) + 4 > MAX_FIELD_LINE:
             raise Refusal(

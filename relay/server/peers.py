@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["Networks", "is_among", "peer_address", "peer_of", "read_proxy_header"]
+__all__ = ["Networks", "hop_of", "is_among", "peer_address", "peer_of", "read_proxy_header"]
 
 import ipaddress
 import socket
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
+from relay.protocol.forwarding import Hop
 from relay.protocol.proxy_header import ProxyHeaderError, parse_proxy_header
+from relay.server.secure import TlsStream
+
+if TYPE_CHECKING:
+    from relay.server.exchange import Exchange
 
 Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]]
 
@@ -31,6 +36,14 @@ def peer_of(stream: trio.SocketStream) -> str:
 def peer_address(peer: str) -> str:
     """The address in the name of a peer, without its port; "" for a Unix socket."""
     return "" if peer == "unix" else peer.rpartition(":")[0].partition("%")[0]
+
+
+def hop_of(exchange: Exchange) -> Hop:
+    """The last hop of an exchange's request, for the account of its way that a bot gets."""
+    head = exchange.head
+    tls = isinstance(exchange.stream, TlsStream)
+    peer = peer_address(exchange.peer)
+    return Hop(peer, exchange.trusted, head.value(b"host"), head.version, tls)
 
 
 def is_among(peer: str, networks: Networks) -> bool:

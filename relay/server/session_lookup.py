@@ -11,14 +11,13 @@ from relay.policy.catalog import Agent
 from relay.policy.routes import is_session_id
 from relay.policy.sessions import SessionState, Standing
 from relay.policy.traces import in_trace
-from relay.protocol.forwarding import TRACE_BYTES, Hop
+from relay.protocol.forwarding import TRACE_BYTES
 from relay.protocol.headers import Field, for_bot
 from relay.protocol.target import RESERVED_PATHS, canonical_path
 from relay.server.exchange import Exchange
 from relay.server.handing import Moved
 from relay.server.identifiers import random_bytes
-from relay.server.peers import peer_address
-from relay.server.secure import TlsStream
+from relay.server.peers import hop_of
 from relay.server.start import no_session, public_agent
 
 # A request that waits for its session looks into the store so often, in seconds: a
@@ -102,11 +101,8 @@ class SessionLookup:
         exchange = self._exchange
         head = exchange.head
         assert exchange.session_id is not None, "only once the session is found"
-        tls = isinstance(exchange.stream, TlsStream)
-        host, peer = head.value(b"host"), peer_address(exchange.peer)
-        hop = Hop(peer, exchange.trusted, host, head.version, tls)
         random = random_bytes(TRACE_BYTES)
-        fields = for_bot(head, exchange.session_id, exchange.request_id, hop, random)
+        fields = for_bot(head, exchange.session_id, exchange.request_id, hop_of(exchange), random)
         return fields if exchange.trace is None else in_trace(fields, exchange.trace)
 
     async def _wait_active(self) -> Standing:

@@ -29,6 +29,7 @@ from relay.server.bot_websocket import RETRY_AFTER, BotWebSocket, bot_silent, in
 from relay.server.callers import Caller
 from relay.server.exchange import Exchange
 from relay.server.handing import Moved
+from relay.server.peers import hop_of
 from relay.server.start import check_open
 from relay.server.stored_bodies import stored_body
 from relay.server.upstream import BotConnection, open_bot
@@ -57,7 +58,7 @@ class GenericWebSocket(BotWebSocket):
         body = decode_body([value for name, value in parameters if name == b"body"])
         # Both checked here, so that nothing is claimed for a request that can't go on.
         self._bot_target = bot_target(self._agent.ws_path, exchange.url.query, body)
-        for_bot_upgrade(exchange.head.headers, "")
+        for_bot_upgrade(exchange.head.headers, "", hop_of(exchange))
 
     # A session, an instance, a bot that answers.
 
@@ -124,7 +125,8 @@ class GenericWebSocket(BotWebSocket):
         """The bot's answer to the upgrade; the pool is told how the bot took it."""
         front, self._asked = self._exchange.front, trio.current_time()
         pool, session_id = front.pool, self._caller.session.id
-        fields = for_bot_upgrade(self._exchange.head.headers, session_id)
+        exchange = self._exchange
+        fields = for_bot_upgrade(exchange.head.headers, session_id, hop_of(exchange))
         if front.traces is not None:
             fields = in_trace(fields, front.traces.of(session_id))
         if self._agent.stored_bodies:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import Refusal
+from relay.protocol.forwarding import FORWARDING, Hop, forwarding
 from relay.protocol.headers import (
     HOP_BY_HOP,
     MAX_FIELD_LINE,
@@ -18,6 +19,8 @@ from relay.protocol.headers import (
 
 SESSION = "5b7f1c1e-0000-4000-8000-000000000000"
 OWN = (b"x-daily-session-id", SESSION.encode())
+HOP = Hop("203.0.113.7", trusted=False, host=b"front.example", version=b"1.1", tls=False)
+ACCOUNT = list(forwarding((), HOP))
 
 NAMES = st.sampled_from(
     (
@@ -63,7 +66,7 @@ def test_end_to_end_is_idempotent(fields: list[Field]) -> None:
 
 @given(FIELDS)
 def test_secrets_and_claims_never_reach_a_bot(fields: list[Field]) -> None:
-    passed = for_bot_upgrade(fields, SESSION)
+    passed = for_bot_upgrade(fields, SESSION, HOP)
     names = {name for name, _ in passed}
     assert not names & {b"authorization", b"cookie", b"host", b"content-length", b"expect"}
     assert not any(name.startswith(b"sec-websocket-") for name in names)
@@ -96,16 +99,32 @@ def test_what_a_bot_gets() -> None:
         (b"x-custom", b"1"),
         (b"x-custom", b"2"),
     ]
-    assert for_bot_upgrade(fields, SESSION) == [
+    assert for_bot_upgrade(fields, SESSION, HOP) == [
         (b"origin", b"https://app.example"),
         (b"x-custom", b"1"),
         (b"x-custom", b"2"),
+        *ACCOUNT,
         OWN,
     ]
 
 
+@pytest.mark.parametrize("name", sorted(FORWARDING | {b"x_forwarded_for", b"x_real_ip"}))
+def test_a_stranger_says_nothing_of_the_way(name: bytes) -> None:
+    assert for_bot_upgrade([(name, b"198.51.100.1")], SESSION, HOP) == [*ACCOUNT, OWN]
+
+
+def test_the_account_of_a_trusted_proxy_goes_on() -> None:
+    proxy = Hop("127.0.0.1", trusted=True, host=b"front.example", version=b"1.1", tls=False)
+    fields = [(b"x-forwarded-for", b"198.51.100.1"), (b"via", b"1.1 proxy")]
+    passed = for_bot_upgrade(fields, SESSION, proxy)
+    assert passed == [*forwarding(fields, proxy), OWN]
+    assert (b"x-forwarded-for", b"198.51.100.1, 127.0.0.1") in passed
+    assert (b"via", b"1.1 proxy, 1.1 relay") in passed
+
+
 def test_naming_our_own_field_in_connection_does_not_remove_it() -> None:
-    assert for_bot_upgrade([(b"connection", b"x-daily-session-id")], SESSION) == [OWN]
+    fields = [(b"connection", b"x-daily-session-id, x-forwarded-for")]
+    assert for_bot_upgrade(fields, SESSION, HOP) == [*ACCOUNT, OWN]
 
 
 def test_what_a_client_gets() -> None:
@@ -125,13 +144,13 @@ def test_what_a_client_gets() -> None:
 def test_the_longest_field_line(excess: int) -> None:
     fields = [(b"x-long", b"v" * (MAX_FIELD_LINE - len(b"x-long: \r\n") + excess))]
     if not excess:
-        assert for_bot_upgrade(fields, SESSION) == [*fields, OWN]
+        assert for_bot_upgrade(fields, SESSION, HOP) == [*fields, *ACCOUNT, OWN]
         return
     with pytest.raises(Refusal, match="x-long is longer than 8192 bytes") as caught:
-        for_bot_upgrade(fields, SESSION)
+        for_bot_upgrade(fields, SESSION, HOP)
     assert (caught.value.status, caught.value.cause) == (431, "field_too_long")
 
 
 def test_a_long_field_that_does_not_go_on_is_no_fault() -> None:
     fields = [(b"cookie", b"v" * MAX_FIELD_LINE)]
-    assert for_bot_upgrade(fields, SESSION) == [OWN]
+    assert for_bot_upgrade(fields, SESSION, HOP) == [*ACCOUNT, OWN]
