@@ -232,6 +232,7 @@ _ALL: tuple[Scenario, ...] = (
         "mixed-scrapes",
         "50 calls while /metrics is fetched ten times a second; just before, alone",
         figures=_WATCHED,
+        cores="two",
         scrapes=10,
         seconds=SCRAPED_SECONDS,
         shows_not="What the fetches themselves cost, which is in another process than the calls.",

@@ -17,6 +17,7 @@ import trio
 
 from relay.errors import RelayError
 from relay.instances.pool import Instances
+from relay.ops.scheduling import ask_for_long_turns
 from relay.policy.interfaces import Log
 from relay.pump_processes import PumpProcesses
 from relay.server.exchange import Front
@@ -103,7 +104,11 @@ async def end_pumps(front: Front, processes: PumpProcesses, log: Log) -> None:
 
 
 def run_to_end(main: Callable[[], Awaitable[None]]) -> None:
-    """`trio.run`, with an error that is meant for the operator out of its nurseries' groups."""
+    """`trio.run`, with an error that is meant for the operator out of its nurseries' groups.
+
+    The process asks for turns that whoever carries calls may interrupt.
+    """
+    ask_for_long_turns()
     try:
         trio.run(main)
     except BaseExceptionGroup as group:
