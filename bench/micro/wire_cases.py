@@ -25,6 +25,7 @@ LARGE = 64 * 1024
 REQUEST_ID = "fedcba98-7654-4210-8fed-cba987654321"
 DEFAULTS = Limits()
 LIMITS = HeadLimits(DEFAULTS.max_target, DEFAULTS.max_head, DEFAULTS.max_header_count)
+HOP = Hop("127.0.0.1", trusted=False, host=b"relay", version=b"1.1")
 UPGRADE = samples.browser_upgrade(mint(samples.CLAIMS, samples.KEYS[1]))
 BOT_FIELDS = (
     (b"upgrade", b"websocket"),
@@ -109,7 +110,7 @@ def route_upgrade(_: ExitStack) -> Loop:
 
 def fields_to_bot(_: ExitStack) -> Loop:
     request = parse_request(UPGRADE)
-    return Repeated(partial(for_bot_upgrade, request.headers, samples.SESSION))
+    return Repeated(partial(for_bot_upgrade, request.headers, samples.SESSION, HOP))
 
 
 def fields_from_bot(_: ExitStack) -> Loop:
@@ -129,11 +130,10 @@ def session_api(_: ExitStack) -> Loop:
         samples.START.replace(b"POST", b"GET").replace(b"Content-Length: 60\r\n", b"")
     )
     authority = Address.of(samples.INSTANCE).authority
-    hop = Hop("127.0.0.1", trusted=False, host=b"relay", version=b"1.1")
     random = bytes(TRACE_BYTES - 1) + b"x"
 
     def operation() -> tuple[bytes, list[BotHead | bytes]]:
-        fields = for_bot(request, samples.SESSION, REQUEST_ID, hop, random)
+        fields = for_bot(request, samples.SESSION, REQUEST_ID, HOP, random)
         sent = request_head(request, b"/items?limit=8", authority, fields)
         talk = BotTalk(request.method)
         talk.receive(samples.ANSWER)
