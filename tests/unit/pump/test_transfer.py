@@ -108,6 +108,29 @@ def test_time_held_so_far_shows_in_a_snapshot(r: Rig) -> None:
     assert live.from_bot.held_time == 2.0
 
 
+def test_the_pumps_sums_have_what_is_held_and_what_was(r: Rig) -> None:
+    call, other = r.call(buffer=8192), r.call("other", buffer=8192)
+    fill(r, call, "bot")
+    r.now += 2.0
+    fill(r, other, "bot")
+    r.now += 1.0
+    assert r.pump.totals().from_bot.held_time == pytest.approx(4.0)
+    r.pump.end("call", Event.STOP)
+    r.advance(6.0)  # nobody reads, so the tunnel is given up
+    assert set(r.pump.tunnels) == {"other"}
+    (ended,) = r.reports
+    (live,) = r.pump.snapshot()
+    held = ended.from_bot.held_time + live.from_bot.held_time
+    assert r.pump.totals().from_bot.held_time == pytest.approx(held)
+    r.now += 10.0
+    assert r.pump.totals().from_bot.held_time == pytest.approx(held + 10.0)
+    r.pump._drop(r.pump.tunnels["other"], r.now)  # as after what nobody has foreseen
+    r.pump._close_released()
+    r.advance(10.0)
+    assert r.pump.totals().from_bot.held_time == pytest.approx(held + 10.0)
+    assert r.pump.totals().from_client.held_time == 0.0
+
+
 # What an end waits for, for each state of its two transfers.
 
 
