@@ -36,6 +36,7 @@ PARTS = {
     "relay.policy.tokens": "tokens",
     "relay.policy.catalog": "catalog",
     "relay.protocol": "protocol",
+    "relay.protocol.frame_headers": "tunnel rules",
     "relay.protocol.frames": "tunnel rules",
     "relay.protocol.lifecycle": "tunnel rules",
     "relay.pump": "pump",

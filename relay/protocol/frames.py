@@ -11,47 +11,46 @@ Theory of operation
    The tracker is between frames (nothing pending), inside a header that arrived
    in pieces (`_head` holds them), or inside a payload (`_remaining` > 0). A voice
    call sends one small frame a read, so `feed` first tries for exactly that: one
-   whole final data frame. All else goes through `_step`, a frame piece at a time.
-   Who knows by `first_word` that a read is one such frame, while the tracker is
-   `plain`, need not call `feed` but counts the message.
+   whole final data frame. Many in a read, or large ones, are passed over by
+   `_pass_over`; all else goes through `_step`, a frame piece at a time. Who knows by
+   `first_word` that a read is one whole frame, while the tracker is `plain`, need not
+   call `feed` but counts the message.
 """
 
 from __future__ import annotations
 
-__all__ = ["BINARY", "TEXT", "FrameTracker", "Violation", "close_frame", "first_word"]
+__all__ = ["FrameTracker"]
 
-from dataclasses import dataclass
-
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-DATA_OPCODES = frozenset((CONTINUATION, TEXT, BINARY))
-OPCODES = DATA_OPCODES | {CLOSE, PING, PONG}
-
-FIN = 0x80
-MASK = 0x80
-RSV = 0x70
-RSV_DEFLATE = 0x40  # RFC 7692 section 6: permessage-deflate owns RSV1 on a message's first frame
-
-# The bytes of a header that are read before its length is known: two, and two of the
-# extended length. A read that is no longer takes the slow way.
-FIXED_HEADER = 4
-MAX_CONTROL = 125  # RFC 6455 section 5.5
-MAX_REASON = MAX_CONTROL - 2
-MAX_LENGTH = 2**63 - 1  # RFC 6455 section 5.2: the most significant bit is 0
-
-PROTOCOL_ERROR = 1002
-MESSAGE_TOO_BIG = 1009
-NO_STATUS = 1005  # RFC 6455 section 7.4.1: a Close without a code; never sent
-
-Bytes = bytes | bytearray | memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A header that ends the connection: the close code and why."""
-
-    code: int
-    reason: str
-
+from relay.protocol.frame_headers import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    CONTINUES,
+    CONTROL,
+    DATA_OPCODES,
+    ENDS,
+    FIN,
+    FIXED_HEADER,
+    LEAST_LONG,
+    MASK,
+    MAX_CONTROL,
+    MAX_LENGTH,
+    MESSAGE_TOO_BIG,
+    NO_STATUS,
+    OPCODES,
+    OPENS,
+    OTHER,
+    PROTOCOL_ERROR,
+    RSV,
+    RSV_DEFLATE,
+    STARTS,
+    STARTS_DEFLATE,
+    TEXT,
+    Bytes,
+    Violation,
+    header_size,
+    payload_length,
+)
 
 # What a tracker knows of a stream that has not ended.
 MOVING = (
@@ -72,6 +71,7 @@ class FrameTracker:
 
     Attributes:
         messages: data messages completed so far.
+        frames: begun since somebody set it back; of calls no more than some.
         closed: a whole Close frame was seen; `close_code` and `close_reason` say which.
         plain: a message may begin here, and its length is not limited.
         violation: why the stream is illegal, or None.
@@ -93,6 +93,7 @@ class FrameTracker:
         "close_code",
         "close_reason",
         "closed",
+        "frames",
         "messages",
         "plain",
         "violation",
@@ -112,7 +113,7 @@ class FrameTracker:
         self._fragmented = False
         self._message_size = 0
         self._close_payload = b""
-        self.messages = 0
+        self.messages = self.frames = 0
         self.closed = False
         self.close_code = NO_STATUS
         self.close_reason = ""
@@ -150,42 +151,75 @@ class FrameTracker:
                 else:
                     total = 0
                 if total == size and second & MASK == self._mask_bit:
+                    self.frames += 1
                     self.messages += 1
                     return size
         position = 0
         while position < size and not self.closed and self.violation is None:
-            if not (self._remaining or self._head or self._fragmented or self._max_message):
-                position = self._skip_whole(data, position, size)
+            under_way = self._remaining and self._opcode >= CLOSE
+            if not (under_way or self._head or self._max_message):
+                position = self._pass_over(data, position, size)
             if position < size:
                 position = self._step(data, position, size)
         self.plain = self._is_plain()
         return position
 
-    def _skip_whole(self, data: Bytes, position: int, size: int) -> int:
-        """Pass over whole unfragmented data frames below 64 KiB; where the next thing begins.
+    def _pass_over(self, data: Bytes, position: int, size: int) -> int:
+        """Pass over the rest of a data frame and over frames behind it; where another thing begins.
 
-        A burst after a stall is many of them in one read; each is judged as in `_judge`.
+        Bulk is few frames in a read, a burst after a stall or a flood many. Each header is judged
+        as in `_judge`; what is left is Close, the forbidden, and headers that are not whole.
         """
-        short, medium, mask_bit = self._short, self._medium, self._mask_bit
-        messages = 0
-        while position + 4 <= size:
+        position += self._remaining
+        if position > size:
+            self._remaining = position - size
+            return size
+        if self._remaining:
+            self._remaining = 0
+            self._end_frame()
+        medium, mask_bit = self._medium, self._mask_bit
+        starts = STARTS_DEFLATE if self._rsv == RSV_DEFLATE else STARTS
+        firsts = CONTINUES if self._fragmented else starts
+        messages = others = 0
+        while position + FIXED_HEADER <= size:
             first, second = data[position], data[position + 1]
-            if (first != 0x82 and first != 0x81) or second & MASK != mask_bit:
+            kind = firsts[first]
+            if kind == OTHER or second & MASK != mask_bit:
                 break
             length = second & 0x7F
+            payload = position + medium
             if length < 126:
-                end = position + short + length
+                payload -= 2
+            elif kind == CONTROL:
+                break
             elif length == 126:
                 length = data[position + 2] << 8 | data[position + 3]
-                end = position + medium + length
                 if length < 126:
                     break
             else:
-                break
+                payload += 6
+                length = int.from_bytes(data[position + 2 : position + 10], "big")
+                if not LEAST_LONG <= length <= MAX_LENGTH:
+                    break
+            end = payload + length
             if end > size:
+                if payload <= size and kind != CONTROL:
+                    self._opcode, self._final = first & 0x0F, kind == ENDS
+                    self._remaining = end - size
+                    firsts = starts if kind == ENDS else CONTINUES
+                    position = size
+                    others += 1
                 break
             position = end
-            messages += 1
+            if kind == ENDS:
+                messages += 1
+                firsts = starts
+            else:
+                others += 1
+                if kind == OPENS:
+                    firsts = CONTINUES
+        self._fragmented = firsts is CONTINUES
+        self.frames += messages + others
         self.messages += messages
         return position
 
@@ -221,7 +255,7 @@ class FrameTracker:
         head = self._head
         position = start
         while True:
-            need = self._header_size(head)
+            need = header_size(head)
             missing = need - len(head)
             if missing <= 0:
                 break
@@ -235,28 +269,13 @@ class FrameTracker:
             if len(piece) < missing:
                 self._head = head
                 return position
-        length = self._length(head)
+        length = payload_length(head)
         self.violation = self._judge_length(length, head)
         if self.violation is not None:
             return start
         self._head = b""
         self._begin_frame(head, length)
         return position
-
-    @staticmethod
-    def _header_size(head: bytes) -> int:
-        if len(head) < 2:
-            return 2
-        length = head[1] & 0x7F
-        extended = 0 if length < 126 else 2 if length == 126 else 8
-        return 2 + extended + (4 if head[1] & MASK else 0)
-
-    @staticmethod
-    def _length(head: bytes) -> int:
-        length = head[1] & 0x7F
-        if length < 126:
-            return length
-        return int.from_bytes(head[2:4] if length == 126 else head[2:10], "big")
 
     def _judge(self, first: int, second: int) -> Violation | None:
         """What RFC 6455 forbids in the first two bytes of a header."""
@@ -294,6 +313,7 @@ class FrameTracker:
         return None
 
     def _begin_frame(self, head: bytes, length: int) -> None:
+        self.frames += 1
         self._opcode = head[0] & 0x0F
         self._final = bool(head[0] & FIN)
         self._remaining = length
@@ -315,29 +335,3 @@ class FrameTracker:
                 self.close_code = int.from_bytes(clear[:2], "big")
                 self.close_reason = clear[2:].decode("utf-8", "replace")
             self.closed = True
-
-
-def first_word(size: int, *, masked: bool, opcode: int) -> bytes:
-    """The first four bytes of a whole message's frame.
-
-    Args:
-        size: bytes of the frame with its header; 134 to 65 539, where those four tell it.
-        opcode: `TEXT` or `BINARY`.
-    """
-    length = size - (8 if masked else 4)
-    return bytes((FIN | opcode, 126 | (MASK if masked else 0))) + length.to_bytes(2, "big")
-
-
-def close_frame(code: int, reason: str, mask: bytes | None) -> bytes:
-    """A Close frame with `code` and as much of `reason` as fits (RFC 6455 section 5.5.1).
-
-    Args:
-        code: 1005 makes a Close without a code, which is what stands for it.
-        mask: four random bytes for a frame toward a server, None toward a client.
-    """
-    text = reason.encode()[:MAX_REASON].decode("utf-8", "ignore").encode()
-    payload = b"" if code == NO_STATUS else code.to_bytes(2, "big") + text
-    if mask is None:
-        return bytes((FIN | CLOSE, len(payload))) + payload
-    masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
-    return bytes((FIN | CLOSE, MASK | len(payload))) + mask + masked

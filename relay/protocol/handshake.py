@@ -35,7 +35,7 @@ from wsproto.handshake import H11Handshake
 from wsproto.utilities import ProtocolError, generate_accept_token
 
 from relay.errors import Refusal
-from relay.protocol.frames import RSV, RSV_DEFLATE
+from relay.protocol.frame_headers import RSV, RSV_DEFLATE
 from relay.protocol.http1 import Request
 
 Field = tuple[bytes, bytes]

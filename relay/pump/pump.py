@@ -24,12 +24,13 @@ from relay.pump.channel import (
     Live,
     Totals,
 )
+from relay.pump.end import End
 from relay.pump.ending import report
 from relay.pump.poller import GONE, READ, WRITE, Poller, new_poller
-from relay.pump.scratch import READ_SIZE, SHAPES, Scratch
+from relay.pump.scratch import LONGEST, READ_OF_CALLS, READ_SIZE, Scratch
 from relay.pump.sockets import Sockets
 from relay.pump.sums import Sums
-from relay.pump.transfer import End, Transfer
+from relay.pump.transfer import Transfer
 from relay.pump.tunnel import Tunnel
 from relay.pump.turns import Turns
 
@@ -37,16 +38,13 @@ from relay.pump.turns import Turns
 # again; fewer costs more calls of the kernel. For 256 of them the interpreter allocates
 # 3 KiB in each turn, in 230 more instructions than for a few.
 MAX_EVENTS: Final = 64
-LONGEST: Final = SHAPES.stop
 # The sweep for deadlines: a closing tunnel's timeouts and the longest session.
 # Coarse, since neither needs better than this; no timer per tunnel.
 SWEEP_CLOSING = 0.25
 SWEEP_ALL = 1.0
 
-# Reads of bulk are bounded while calls go on beside them, which wait for one of them at most:
-# some 50 us for this many bytes.
-READ_BESIDE_CALLS = 64 * 1024
-# Calls go on as long as anything else was read so lately: twice the 20 ms of one call's stream.
+# Calls go on, and bulk is read in pieces of `READ_OF_CALLS`, as long as anything else was read
+# so lately: twice the 20 ms of one call's stream.
 CALLS_GO_ON = 0.04
 
 ANSWERS = (Event.UPSTREAM_EOF, Event.UPSTREAM_LOST)
@@ -68,7 +66,7 @@ class Pump(Sockets):
         self._others: list[Callable[[], None]] = []
         self._bulk: list[End] = []
         self._scratch = scratch = Scratch()
-        self._view, self._word = scratch.view, scratch.word
+        self._view, self._word = scratch.view[:READ_OF_CALLS], scratch.word
         self._retired: list[Tunnel] = []
         self.reports: deque[Finished] = deque()
         self.questions: list[BotEnded] = []
@@ -267,13 +265,14 @@ class Pump(Sockets):
         try:
             if mask != WRITE and end.registered & READ:
                 incoming = end.incoming
-                if incoming.bulk and now < self._last_call + CALLS_GO_ON:
+                if not incoming.bulk:
+                    self._last_call = now
+                    incoming.pull(self._scratch, READ_OF_CALLS, now)
+                    self.set_lane(end)
+                elif now < self._last_call + CALLS_GO_ON:
                     self._bulk.append(end)
                 else:
-                    if not incoming.bulk:
-                        self._last_call = now
                     incoming.pull(self._scratch, READ_SIZE, now)
-                    self.set_lane(end)
             elif mask & GONE and end.registered:
                 end.tunnel.hung_up(end, now)
             if mask != READ and end.outgoing.held:
@@ -302,7 +301,7 @@ class Pump(Sockets):
         end = min(ends, key=lambda each: each.incoming.last_read)
         try:
             if end.registered & READ:  # still
-                end.incoming.pull(self._scratch, READ_BESIDE_CALLS, now)
+                end.incoming.pull(self._scratch, READ_OF_CALLS, now)
         except Exception:
             self._drop(end.tunnel, now)
 

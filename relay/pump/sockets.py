@@ -7,8 +7,9 @@ __all__ = ["Sockets", "interest"]
 from collections.abc import Callable
 
 from relay.protocol.lifecycle import Flow
+from relay.pump.end import End
 from relay.pump.poller import HANG_UP, READ, WRITE, Poller
-from relay.pump.transfer import End, Transfer
+from relay.pump.transfer import Transfer
 
 
 class Sockets:

@@ -14,22 +14,29 @@ hang-up nevertheless, again and again: once is what a paused one waits for.
 
 from __future__ import annotations
 
-__all__ = ["End", "Transfer"]
+__all__ = ["Transfer"]
 
-import socket
 from typing import TYPE_CHECKING
 
 from relay.protocol.lifecycle import Flow, Side
 from relay.pump.channel import GAP_CLASSES, NOTABLE_GAP, Figures, gap_class
-from relay.pump.scratch import READ_SIZE, Scratch, Shapes
+from relay.pump.poller import READ
+from relay.pump.scratch import (
+    LONGEST,
+    READ_OF_CALLS,
+    READ_SIZE,
+    READ_WITHIN,
+    Scratch,
+    Shapes,
+)
 
 if TYPE_CHECKING:
     from relay.protocol.frames import FrameTracker
+    from relay.pump.end import End
     from relay.pump.sums import Sums
-    from relay.pump.tunnel import Tunnel
 
 # A large read with more frames than this makes the next one smaller, down to the second
-# number: some 0.3 ms, so that a flood of tiny frames delays no call for long.
+# number: some 0.4 ms, so that a flood of tiny frames delays no call for long.
 MANY_FRAMES = 1024
 LEAST_READ = 8 * 1024
 # A source that gave as much in one of so many reads is bulk, and served behind the others: no
@@ -39,56 +46,6 @@ BULK_READS = 8
 OPEN, CUTTING = Flow.OPEN, Flow.CUTTING
 # Of a transfer that has read nothing yet.
 NO_SHAPES: Shapes = []
-
-
-class End:
-    """One socket of a tunnel: the transfer that reads it and the one that writes it."""
-
-    __slots__ = (
-        "fd",
-        "hung_up",
-        "incoming",
-        "outgoing",
-        "registered",
-        "released",
-        "reset",
-        "shut",
-        "side",
-        "sock",
-        "tunnel",
-    )
-    # For the compiled pump, which deletes only what is declared: see `Tunnel.unlink`.
-    __deletable__ = ("incoming", "outgoing", "tunnel")
-
-    incoming: Transfer
-    outgoing: Transfer
-
-    def __init__(self, sock: socket.socket, side: Side, tunnel: Tunnel) -> None:
-        sock.setblocking(False)
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.side = side
-        self.tunnel = tunnel
-        self.registered = 0  # the mask in force; 0 is "not registered"
-        self.released = False  # given up; closed at the end of the batch
-        self.shut = False  # our write side has been shut
-        self.hung_up = False  # it takes nothing any more
-        self.reset = False  # and that was a reset, which its reads do not show any more
-
-    def shut_write(self) -> None:
-        if not self.shut:
-            self.shut = True
-            try:
-                self.sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass  # the peer was faster; its loss is seen by the next read
-
-    def set_reset(self) -> None:
-        """Make the coming close a reset, which a WebSocket peer sees as 1006."""
-        try:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        except OSError:
-            pass  # a Unix socket knows no reset; closing it is all there is
 
 
 class Transfer:
@@ -117,7 +74,6 @@ class Transfer:
         "largest_gap",
         "last_read",
         "longest_hold",
-        "paced",
         "receive",
         "room",
         "send",
@@ -153,22 +109,23 @@ class Transfer:
         self.usual_gap = 0.0  # up to here a gap is neither the largest nor notable
         self.gaps: list[int] | None = None  # made when there is one: most calls have none at first
         self.bulk = 0  # reads in which it is served as such
-        self.room = READ_SIZE  # of the next read
-        self.paced = 0  # messages when it was chosen
+        self.room = READ_OF_CALLS  # of the next read
         self.last_read = now
         source.incoming = self
         sink.outgoing = self
 
     def pull(self, scratch: Scratch, most: int, now: float) -> None:
-        """Read the source once, at most `most` bytes, and pass on what may pass."""
-        try:
-            size = self.receive(scratch.data, min(self.room, most))
-        except OSError as error:
-            self.unread(error, now)
-            return
-        if self.bulk:
-            self.bulk -= 1
-        self.took(scratch, size, now)
+        """Read the source, in the midst of a long message twice; pass on what may pass."""
+        while True:
+            try:
+                size = self.receive(scratch.data, min(self.room, most))
+            except OSError as error:
+                self.unread(error, now)
+                return
+            self.took(scratch, size, now)
+            most -= size
+            if size != READ_WITHIN or most < size or not self.source.registered & READ:
+                return
 
     def unread(self, error: OSError, now: float) -> None:
         """A read failed, or found nothing."""
@@ -178,14 +135,16 @@ class Transfer:
     def took(self, scratch: Scratch, size: int, now: float) -> None:
         """Pass on what may pass of a read that has filled `size` bytes of the scratch."""
         if size:
-            self.shapes = scratch.shapes(size, masked=self.source.side is Side.DOWNSTREAM)
+            if size < LONGEST:
+                masked = self.source.side is Side.DOWNSTREAM
+                self.shapes = scratch.shapes(size, masked=masked)
             self.take(scratch.data, scratch.view, size, now)
         else:
             self.tunnel.source_ended(self, now)
 
     def is_plain(self) -> bool:
         """Whether the next read may be looked up among the shapes and passed on by the pump."""
-        if self.bulk or self.room != READ_SIZE or not self.shapes:
+        if self.bulk or self.room < READ_OF_CALLS or not self.shapes:
             return False
         return self.flow is OPEN and self.tracker.plain
 
@@ -206,25 +165,23 @@ class Transfer:
             return
         self.sums.messages += tracker.messages - messages
         if passed:
-            self._pass(view[:passed], passed, now)
+            self.bytes += passed
+            self.sums.bytes += passed
+            try:
+                sent = self.send(view[:passed])
+            except OSError as error:
+                sent = self.unsent(error, passed, now)
+            if sent != passed:
+                self.hold(bytes(view[sent:passed]), now)
         if size >= LEAST_READ:
             self._pace()
+        elif self.bulk:
+            self.bulk -= 1
         if passed != size or tracker.closed or self.flow is CUTTING:
             rest = data[passed:size]
             self.tunnel.marked(self, now)
             if rest and tracker.violation is None and not tracker.closed:
                 self._drop(rest, len(rest), now)
-
-    def _pass(self, view: memoryview, size: int, now: float) -> None:
-        """Write what may pass; hold what the sink does not take."""
-        self.bytes += size
-        self.sums.bytes += size
-        try:
-            sent = self.send(view)
-        except OSError as error:
-            sent = self.unsent(error, size, now)
-        if sent != size:
-            self.hold(bytes(view[sent:]), now)
 
     def unsent(self, error: OSError, size: int, now: float) -> int:
         """A write of `size` bytes failed; how many of them need no care any more."""
@@ -234,14 +191,17 @@ class Transfer:
         return size
 
     def _pace(self) -> None:
-        """Choose the size of the next read by the frames since the last large one."""
+        """After a large read: this is bulk; choose the size of the next by the frames begun."""
+        if not self.bulk:
+            self.sink.send_ahead()
         self.bulk = BULK_READS
-        messages = self.tracker.messages
-        frames, self.paced = messages - self.paced, messages
+        tracker, room = self.tracker, self.room
+        frames, tracker.frames = tracker.frames, 0
+        limit = READ_SIZE if frames > 1 else READ_WITHIN
         if frames > MANY_FRAMES:
-            self.room = max(self.room // 2, LEAST_READ)
-        elif frames < MANY_FRAMES // 4 and self.room < READ_SIZE:
-            self.room *= 2
+            self.room = max(room // 2, LEAST_READ)
+        elif not frames or (room < limit and frames < MANY_FRAMES // 4):
+            self.room = min(room * 2, limit)
 
     def note_gap(self, gap: float) -> None:
         if gap > self.largest_gap:

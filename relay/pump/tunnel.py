@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from relay.protocol.frames import MESSAGE_TOO_BIG, FrameTracker, close_frame
+from relay.protocol.frame_headers import MESSAGE_TOO_BIG, close_frame
+from relay.protocol.frames import FrameTracker
 from relay.protocol.lifecycle import (
     Event,
     Flow,
@@ -27,8 +28,9 @@ from relay.protocol.lifecycle import (
     step,
 )
 from relay.pump.channel import Adopt, BotEnded
+from relay.pump.end import End
 from relay.pump.ending import close_for
-from relay.pump.transfer import End, Transfer
+from relay.pump.transfer import Transfer
 
 if TYPE_CHECKING:
     from relay.pump.pump import Pump

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.protocol.frames import RSV_DEFLATE, FrameTracker
+from relay.protocol.frame_headers import RSV_DEFLATE
+from relay.protocol.frames import FrameTracker
 from tests.helpers.frames import (
     BINARY,
     CLOSE,

@@ -7,7 +7,8 @@ from itertools import accumulate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.protocol.frames import RSV_DEFLATE, FrameTracker, close_frame
+from relay.protocol.frame_headers import RSV_DEFLATE, close_frame
+from relay.protocol.frames import FrameTracker
 from tests.helpers.frames import (
     LEGAL_CODES,
     MASKS,
@@ -19,6 +20,8 @@ from tests.helpers.frames import (
 )
 
 CUTS = st.lists(st.integers(0, 3000), max_size=12)
+# No message of these tests is as long: who has such a limit looks at each frame by itself.
+ENORMOUS = 2**62
 # As many bytes as any header needs to be complete, and the byte behind it.
 ENOUGH = bytes(16)
 
@@ -47,6 +50,7 @@ def state_of(tracker: FrameTracker) -> tuple[object, ...]:
         tracker.close_code,
         tracker.close_reason,
         tracker.violation,
+        tracker.frames,
     )
 
 
@@ -111,6 +115,43 @@ def test_no_chunking_changes_a_verdict(stream: Stream, cuts: list[int]) -> None:
         assert passed_in_pieces == passed
     else:  # the beginning of the header may have passed before it was known to be illegal
         assert passed <= passed_in_pieces < passed + 14
+
+
+@given(streams() | damaged(), CUTS)
+def test_passing_over_frames_finds_what_a_look_at_each_finds(
+    stream: Stream, cuts: list[int]
+) -> None:
+    quick, thorough = tracker_of(stream), tracker_of(stream, max_message=ENORMOUS)
+    for chunk in cut_up(stream.data, cuts):
+        assert quick.feed(chunk, len(chunk)) == thorough.feed(chunk, len(chunk))
+        assert state_of(quick) == state_of(thorough)
+
+
+@st.composite
+def large_streams(draw: st.DrawFn) -> tuple[Stream, list[int]]:
+    """Frames about the size from which a length has eight bytes; cuts in and about headers."""
+    masked, opened, frames, starts = draw(st.booleans()), False, [], [0]
+    mask = bytes(4) if masked else None
+    sizes = st.sampled_from((0, 125, 65_535, 65_536, 65_537, 200_000))
+    for size, more in draw(st.lists(st.tuples(sizes, st.booleans()), min_size=1, max_size=5)):
+        head = frame(0 if opened else 2, fin=not more, mask=mask, length=size)
+        frames += [head + b"\x82" * size, frame(9, b"ping", mask=mask)]
+        starts += [starts[-1] + len(head) + size, starts[-1] + len(head) + size + len(frames[-1])]
+        opened = more
+    near = st.tuples(st.sampled_from(starts), st.integers(-3, 17)).map(sum)
+    return Stream(masked, False, tuple(frames)), draw(st.lists(near, max_size=8))
+
+
+@given(large_streams())
+def test_large_frames_are_passed_over_wherever_they_are_cut(
+    drawn: tuple[Stream, list[int]],
+) -> None:
+    stream, cuts = drawn
+    quick, thorough = tracker_of(stream), tracker_of(stream, max_message=ENORMOUS)
+    for chunk in cut_up(stream.data, cuts):
+        assert quick.feed(chunk, len(chunk)) == len(chunk) == thorough.feed(chunk, len(chunk))
+        assert state_of(quick) == state_of(thorough)
+    assert quick.messages == sum(each[0] & 0x8F in (0x80, 0x82) for each in stream.frames)
 
 
 @given(damaged())

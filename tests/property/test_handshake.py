@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import Refusal
-from relay.protocol.frames import RSV, RSV_DEFLATE
+from relay.protocol.frame_headers import RSV, RSV_DEFLATE
 from relay.protocol.handshake import (
     BotAnswer,
     BotRefusal,

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.protocol.frames import (
-    RSV,
-    RSV_DEFLATE,
-    FrameTracker,
-    Violation,
-    close_frame,
-)
+from relay.protocol.frame_headers import RSV, RSV_DEFLATE, Violation, close_frame
+from relay.protocol.frames import FrameTracker
 from tests.helpers.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
 MASK = b"\x01\x02\x03\x04"
@@ -163,6 +158,17 @@ def test_reserved_bits(rsv: int, bits: int, opcode: int, legal: bool) -> None:
     tracker = FrameTracker(masked=False, rsv=rsv)
     assert feed(tracker, data) == (len(data) if legal else 0)
     assert (tracker.violation is None) == legal
+
+
+@pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])
+@pytest.mark.parametrize("size", [126, 300, 65_536])
+def test_a_long_control_frame_is_refused_whole_as_it_may_be(opcode: int, size: int) -> None:
+    tracker = FrameTracker(masked=False)
+    legal = frame(BINARY, b"x")
+    data = legal + frame(opcode, b"x" * size) + legal
+    assert tracker.feed(data, len(data)) == len(legal)
+    assert tracker.violation is not None
+    assert tracker.violation.code == 1002
 
 
 def test_the_limit_of_a_message() -> None:

@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from relay.errors import Refusal
-from relay.protocol.frames import RSV, RSV_DEFLATE
+from relay.protocol.frame_headers import RSV, RSV_DEFLATE
 from relay.protocol.handshake import (
     MAX_REFUSAL_BODY,
     BotAnswer,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from relay.pump.pump import CALLS_GO_ON, READ_BESIDE_CALLS
+from relay.pump.pump import CALLS_GO_ON
+from relay.pump.scratch import READ_OF_CALLS
 from relay.pump.transfer import BULK_READS
 from tests.helpers.pump import Call, Rig, frame
 
@@ -39,7 +40,7 @@ def test_calls_come_first_and_bulk_one_bounded_read_a_turn(r: Rig) -> None:
         r.turn()
         call.bot.poll()
         assert len(call.bot.payloads()) == turn, "it has waited for a turn"
-        assert sum(passed(r, name) for name in names) - before <= (turn - 1) * READ_BESIDE_CALLS
+        assert sum(passed(r, name) for name in names) - before <= (turn - 1) * READ_OF_CALLS
     assert all(passed(r, name) > WARM + 100 for name in names), "one has starved"
 
 
@@ -61,7 +62,7 @@ def test_bulk_goes_on_as_before_when_the_calls_are_over(r: Rig) -> None:
     r.now += CALLS_GO_ON + 0.01
     r.settle()
     assert one.client.payloads()[1:] == [b"b" * 1_000_000]
-    assert r.pump.tunnels["bulk"].from_bot.room > READ_BESIDE_CALLS
+    assert r.pump.tunnels["bulk"].from_bot.room > READ_OF_CALLS
 
 
 def test_a_transfer_that_gives_little_again_is_no_bulk(r: Rig) -> None:

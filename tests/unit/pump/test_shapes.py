@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.protocol.frames import BINARY, TEXT, first_word
+from relay.protocol.frame_headers import BINARY, TEXT, first_word
 from relay.pump.scratch import MOST_SHAPES, SHAPES, Scratch
 from tests.helpers.pump import Call, Peer, Rig, frame
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from relay.protocol.lifecycle import Event, Flow
+from relay.pump.end import NOTSENT_LOWAT
 from relay.pump.poller import HANG_UP, READ, WRITE
-from relay.pump.scratch import READ_SIZE
+from relay.pump.scratch import READ_OF_CALLS, READ_SIZE, READ_WITHIN
 from relay.pump.sockets import interest
 from relay.pump.transfer import LEAST_READ, Transfer
 from tests.helpers.daemon import wait_until
@@ -14,6 +17,7 @@ from tests.helpers.pump import Call, Peer, Rig, frame
 
 # A Close frame at its longest: header, mask, 125 bytes.
 CLOSE_SIZE = 6 + 125
+PING = 0x9
 
 
 def fill(r: Rig, call: Call, side: str, count: int = 400) -> list[bytes]:
@@ -153,20 +157,69 @@ def test_interest(r: Rig, flow: Flow, eof: bool, held: bytes, owed: bytes, hung_
     assert mask == waits or (not waits and mask == (0 if eof or hung_up else HANG_UP))
 
 
-def test_tiny_frames_make_reads_smaller_and_large_ones_larger_again(r: Rig) -> None:
+PINGS = frame(b"", masked=True, opcode=PING)
+PIECES = frame(b"", masked=True, opcode=0, final=False)
+FLOODS = {
+    "messages": (frame(b"", masked=True), b""),
+    "pings": (PINGS, b""),
+    "pieces": (PIECES, frame(b"", masked=True, final=False)),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_tiny_frames_make_reads_smaller_and_large_ones_larger_again(r: Rig, kind: str) -> None:
     """A flood of them is passed on whole, but in turns that are short."""
     call = r.call()
     transfer = r.pump.tunnels["call"].from_client
-    tiny = frame(b"", masked=True) * 100_000
-    call.client.send(tiny)
+    tiny, first = FLOODS[kind]
+    flood = first + tiny * 100_000 + (frame(b"", masked=True, opcode=0) if first else b"")
+    call.client.send(flood)
     r.settle()
-    assert bytes(call.bot.received) == tiny
+    assert bytes(call.bot.received) == flood
     assert transfer.room <= LEAST_READ
-    (live,) = r.pump.snapshot()
-    assert live.from_client.messages == 100_000
+    assert not transfer.is_plain()
     r.now += 1.0  # calls would go on until then
     large = frame(b"x" * 4_000_000, masked=True)
     call.client.send(large)
     r.settle()
-    assert bytes(call.bot.received) == tiny + large
+    assert bytes(call.bot.received) == flood + large
+    assert transfer.room == READ_WITHIN
+    several = frame(b"x" * 70_000, masked=True) * 20
+    call.client.send(several)
+    r.settle()
+    assert bytes(call.bot.received) == flood + large + several
     assert transfer.room == READ_SIZE
+
+
+def test_who_is_not_known_to_send_much_is_read_in_small_pieces(r: Rig) -> None:
+    call = r.call(buffer=1 << 20)
+    transfer = r.pump.tunnels["call"].from_client
+    call.client.say(b"of a call" * 20)
+    r.settle()
+    assert transfer.is_plain(), "what comes next would be read as a message"
+    before = transfer.bytes
+    call.client.send(PINGS * 100_000)
+    r.turn()
+    assert 0 < transfer.bytes - before <= READ_OF_CALLS
+
+
+@pytest.mark.skipif(NOTSENT_LOWAT is None, reason="this system has no such option")
+def test_the_kernel_holds_much_for_bulk_and_little_for_calls(r: Rig) -> None:
+    """What trio sets on every socket stays, until a direction carries bulk."""
+    call = r.call()
+    tunnel = r.pump.tunnels["call"]
+    ends = [tunnel.downstream.sock, tunnel.upstream.sock]
+
+    def allowed() -> list[int]:
+        assert NOTSENT_LOWAT is not None
+        return [end.getsockopt(socket.IPPROTO_TCP, NOTSENT_LOWAT) for end in ends]
+
+    for end in ends:
+        end.setsockopt(socket.IPPROTO_TCP, NOTSENT_LOWAT, 1 << 14)
+    for _ in range(3):
+        call.bot.say(b"of a call" * 100)
+        r.settle()
+    assert allowed() == [1 << 14, 1 << 14]
+    call.bot.send(frame(b"x" * 400_000))
+    r.settle()
+    assert allowed() == [0, 1 << 14]
