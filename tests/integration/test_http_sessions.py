@@ -205,15 +205,19 @@ def test_no_instance_that_listens_ends_the_session(tmp_path: Path) -> None:
         assert start(daemon).status == 429  # set aside
 
 
+def wait_until_a_pump_has_it(daemon: Daemon) -> None:
+    wait_until(
+        lambda: daemon.request("GET", "/readyz", admin=True).json()["calls"], "a pump has it"
+    )
+
+
 def test_the_session_outlives_the_control_process(bot: Bot, tmp_path: Path) -> None:
     config = config_text([bot.url], QUICK)
     daemon = start_daemon(tmp_path, config)
     try:
         session = started(daemon)
         wait_until(lambda: daemon.session(session)["state"] == "active", "a bot has it")
-        wait_until(
-            lambda: daemon.request("GET", "/readyz", admin=True).json()["calls"], "a pump has it"
-        )
+        wait_until_a_pump_has_it(daemon)
         daemon.process.end(signal.SIGKILL)
         assert bot.get("/status")["sessions"] == [session]
         daemon = start_daemon(tmp_path, config, "second")
@@ -227,6 +231,7 @@ def test_the_session_outlives_the_control_process(bot: Bot, tmp_path: Path) -> N
 
 def test_deaths(daemon: Daemon, bot: Bot) -> None:
     session = started(daemon)
+    wait_until_a_pump_has_it(daemon)  # one that none has yet is given to the next
     (pump,) = daemon.pump_pids()
     end_pumps(daemon)
     assert daemon.wait_ended(session)["cause"] == "pump_died"
