@@ -71,7 +71,7 @@ class FrameTracker:
 
     Attributes:
         messages: data messages completed so far.
-        frames: begun since somebody set it back; of calls no more than some.
+        frames: begun so far.
         closed: a whole Close frame was seen; `close_code` and `close_reason` say which.
         plain: a message may begin here, and its length is not limited.
         violation: why the stream is illegal, or None.

@@ -155,7 +155,7 @@ class Transfer:
         if gap > self.usual_gap:
             self.note_gap(gap)
         tracker = self.tracker
-        messages = tracker.messages
+        messages, frames = tracker.messages, tracker.frames
         if self.flow is OPEN:
             passed = tracker.feed(data, size)
         elif self.flow is CUTTING:
@@ -174,9 +174,9 @@ class Transfer:
             if sent != passed:
                 self.hold(bytes(view[sent:passed]), now)
         if size >= LEAST_READ:
-            self._pace()
+            self._pace(tracker.frames - frames)
         elif self.bulk:
-            self.bulk -= 1
+            self._slow_down()
         if passed != size or tracker.closed or self.flow is CUTTING:
             rest = data[passed:size]
             self.tunnel.marked(self, now)
@@ -190,18 +190,22 @@ class Transfer:
         self._refused(error, now)
         return size
 
-    def _pace(self) -> None:
-        """After a large read: this is bulk; choose the size of the next by the frames begun."""
+    def _pace(self, frames: int) -> None:
+        """After a large read: this is bulk; choose the size of the next by the frames in it."""
         if not self.bulk:
             self.sink.send_ahead()
         self.bulk = BULK_READS
-        tracker, room = self.tracker, self.room
-        frames, tracker.frames = tracker.frames, 0
-        limit = READ_SIZE if frames > 1 else READ_WITHIN
+        room, limit = self.room, READ_SIZE if frames > 1 else READ_WITHIN
         if frames > MANY_FRAMES:
             self.room = max(room // 2, LEAST_READ)
         elif not frames or (room < limit and frames < MANY_FRAMES // 4):
             self.room = min(room * 2, limit)
+
+    def _slow_down(self) -> None:
+        """After a small read of what was bulk: some of them, and this is a call again."""
+        self.bulk -= 1
+        if not self.bulk:
+            self.room = max(self.room, READ_OF_CALLS)
 
     def note_gap(self, gap: float) -> None:
         if gap > self.largest_gap:

@@ -11,7 +11,7 @@ from relay.pump.end import NOTSENT_LOWAT
 from relay.pump.poller import HANG_UP, READ, WRITE
 from relay.pump.scratch import READ_OF_CALLS, READ_SIZE, READ_WITHIN
 from relay.pump.sockets import interest
-from relay.pump.transfer import LEAST_READ, Transfer
+from relay.pump.transfer import BULK_READS, LEAST_READ, Transfer
 from tests.helpers.daemon import wait_until
 from tests.helpers.pump import Call, Peer, Rig, frame
 
@@ -189,6 +189,22 @@ def test_tiny_frames_make_reads_smaller_and_large_ones_larger_again(r: Rig, kind
     r.settle()
     assert bytes(call.bot.received) == flood + large + several
     assert transfer.room == READ_SIZE
+
+
+def test_what_was_bulk_or_a_flood_is_a_call_again(r: Rig) -> None:
+    """However many messages there were before: they are not what makes reads smaller."""
+    call = r.call()
+    transfer = r.pump.tunnels["call"].from_client
+    small = frame(b"of a call" * 20, masked=True)
+    for burst in (frame(b"", masked=True) * 100_000, frame(b"x" * 20_000, masked=True)):
+        call.client.send(burst)
+        r.settle()
+        assert not transfer.is_plain()
+        for _ in range(BULK_READS + 1):
+            call.client.send(small)
+            r.settle()
+        assert transfer.is_plain()
+    assert transfer.room > READ_OF_CALLS
 
 
 def test_who_is_not_known_to_send_much_is_read_in_small_pieces(r: Rig) -> None:
