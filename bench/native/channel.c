@@ -18,6 +18,7 @@
 #define FIN 0x80
 #define RESERVED 0x70
 #define CONTROL_BIT 0x08
+#define CONTINUATION 0x0
 #define MASKED 0x80
 #define TEXT 0x1
 #define BINARY 0x2
@@ -216,52 +217,65 @@ static void begin_frame(Channel *channel, int epoll)
         for (size_t i = 0; i < wide; i++)
             size = size << 8 | header[2 + i];
     }
-    bool control = header[0] & CONTROL_BIT;
+    uint8_t opcode = header[0] & 0x0F;
+    bool control = opcode & CONTROL_BIT;
     if (header[0] & RESERVED)
         channel_break(channel, epoll, "a frame with reserved bits set");
     else if (header[1] & MASKED)
         channel_break(channel, epoll, "a masked frame from the server's side");
     else if (size > (control ? MAX_CONTROL : MAX_FRAME))
         channel_break(channel, epoll, "a frame of %" PRIu64 " bytes", size);
+    else if (!control && (opcode == CONTINUATION) != channel->opened)
+        channel_break(channel, epoll, "a fragment out of sequence");
     channel->in_payload = true;
     channel->header_have = 0;
     channel->left = size;
-    channel->at = 0;
-    channel->same = header[0] == (FIN | (channel->text ? TEXT : BINARY)) && size == channel->size;
+    channel->small_at = 0;
+    if (!control && !channel->opened) {
+        channel->at = 0;
+        channel->same = opcode == (channel->text ? TEXT : BINARY);
+    }
 }
 
 /* Compare the next bytes of a message, or gather those of a control frame. */
 static void take_payload(Channel *channel, const uint8_t *data, size_t size)
 {
-    bool control = channel->header[0] & CONTROL_BIT;
-    size_t small = control ? MAX_CONTROL : channel->head_size;
+    channel->left -= size;
+    if (channel->header[0] & CONTROL_BIT) {
+        memcpy(channel->small + channel->small_at, data, size);
+        channel->small_at += size;
+        return;
+    }
     size_t at = channel->at;
     channel->at += size;
-    channel->left -= size;
-    if (at < small) {
-        size_t part = size < small - at ? size : small - at;
-        memcpy(channel->small + at, data, part);
+    if (channel->at > channel->size)
+        channel->same = false;
+    if (at < channel->head_size) {
+        size_t left = channel->head_size - at, part = size < left ? size : left;
+        memcpy(channel->head + at, data, part);
         data += part;
         size -= part;
         at += part;
     }
-    if (channel->same && size && !control)
+    if (channel->same && size)
         channel->same = memcmp(data, channel->expected + at, size) == 0;
 }
 
 static void end_message(Channel *channel, Echoed *echoed, uint64_t now)
 {
     uint32_t sequence = 0;
-    if (channel->same) {
+    if (channel->same && channel->at == channel->size) {
         uint8_t head[HEAD_TEXT];
         char digits[9] = "";
         if (channel->text)
-            sequence = (uint32_t)strtoul(memcpy(digits, channel->small + 8, 8), NULL, 16);
+            sequence = (uint32_t)strtoul(memcpy(digits, channel->head + 8, 8), NULL, 16);
         else
             for (int i = 4; i < HEAD_BINARY; i++)
-                sequence = sequence << 8 | channel->small[i];
+                sequence = sequence << 8 | channel->head[i];
         put_head(channel, head, sequence);
-        channel->same = memcmp(head, channel->small, channel->head_size) == 0;
+        channel->same = memcmp(head, channel->head, channel->head_size) == 0;
+    } else {
+        channel->same = false;
     }
     if (!channel->same)
         ledger_changed(&channel->ledger);
@@ -274,14 +288,16 @@ static void end_frame(Channel *channel, int epoll, Echoed *echoed, uint64_t now)
     uint8_t opcode = channel->header[0] & 0x0F;
     channel->in_payload = false;
     if (opcode == PING) {
-        answer_ping(channel, epoll, channel->at);
+        answer_ping(channel, epoll, channel->small_at);
     } else if (opcode == CLOSE) {
         const uint8_t *small = channel->small;
-        unsigned code = channel->at < 2 ? 1005 : (unsigned)(small[0] << 8 | small[1]);
-        int text = channel->at < 2 ? 0 : (int)channel->at - 2;
+        unsigned code = channel->small_at < 2 ? 1005 : (unsigned)(small[0] << 8 | small[1]);
+        int text = channel->small_at < 2 ? 0 : (int)channel->small_at - 2;
         channel_break(channel, epoll, "Close %u %.*s", code, text, (char *)channel->small + 2);
     } else if (opcode != PONG) {
-        end_message(channel, echoed, now);
+        channel->opened = !(channel->header[0] & FIN);
+        if (!channel->opened)
+            end_message(channel, echoed, now);
     }
 }
 

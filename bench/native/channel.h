@@ -42,9 +42,13 @@ typedef struct Channel {
     size_t size, head_size;
     uint8_t header[10]; /* of the frame that arrives */
     size_t header_have;
-    bool in_payload, same;
-    uint64_t left, at;          /* of its payload: bytes to come, bytes seen */
-    uint8_t small[MAX_CONTROL]; /* a control frame's payload, or a message's head */
+    bool in_payload;
+    uint64_t left; /* bytes of its payload to come */
+    bool opened, same; /* of the message that arrives: more fragments follow; as it was sent so far */
+    size_t at;         /* bytes of it seen */
+    uint8_t head[HEAD_TEXT];
+    uint8_t small[MAX_CONTROL]; /* a control frame's payload, which may come between fragments */
+    size_t small_at;
     uint32_t mask;
     bool text;
 

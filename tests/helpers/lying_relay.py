@@ -39,6 +39,25 @@ def alter(first: bytes, second: bytes) -> bytes:
     return first[:-1] + bytes((first[-1] ^ 1,)) + second
 
 
+def fragment(first: bytes, second: bytes) -> bytes:
+    """The first message comes in three fragments with pings between, which is no lie."""
+    begin, payload = first[0] & 0x7F, first[4:]
+    ping = b"\x89\x7d" + b"\xff" * 125
+    pieces = payload[:3], payload[3:100], payload[100:]
+    frames = (
+        bytes((first_byte, len(piece))) + piece
+        if len(piece) < 126
+        else bytes((first_byte, 126)) + len(piece).to_bytes(2, "big") + piece
+        for first_byte, piece in zip((begin, 0x00, 0x80), pieces, strict=True)
+    )
+    return ping.join(frames) + second
+
+
+def lengthen(first: bytes, second: bytes) -> bytes:
+    """The same, but with a byte more in the end."""
+    return fragment(first, b"")[:-224] + b"\x80\x7e\x00\xdd" + first[-220:] + b"+" + second
+
+
 def stall(first: bytes, second: bytes) -> bytes:
     """Nothing is passed on for a while. The wait is the fault, not a way to wait for something."""
     time.sleep(STALL)

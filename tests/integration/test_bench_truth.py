@@ -17,7 +17,17 @@ from bench.scenarios import SCENARIOS
 from bench.shapes import Scenario
 from bench.stats import Histogram
 from bench.targets import Target
-from tests.helpers.lying_relay import STALL, LyingRelay, alter, double, drop, stall, swap
+from tests.helpers.lying_relay import (
+    STALL,
+    LyingRelay,
+    alter,
+    double,
+    drop,
+    fragment,
+    lengthen,
+    stall,
+    swap,
+)
 
 pytestmark = pytest.mark.skipif(
     native.compiler() is None, reason="no C compiler: apt-get install gcc"
@@ -89,8 +99,10 @@ def test_an_honest_origin_has_no_faults() -> None:
         (double, "binary", (0, LIES, 0)),
         (swap, "text", (0, LIES, 0)),
         (alter, "text", (0, 0, LIES)),
+        (fragment, "text", (0, 0, 0)),
+        (fragment, "binary", (0, 0, 0)),
+        (lengthen, "text", (0, 0, LIES)),
     ],
-    ids=["drop", "double", "swap", "alter"],
 )
 def test_each_lie_is_counted_in_its_column(
     lie: Callable[[bytes, bytes], bytes], kind: str, expected: tuple[int, int, int]
