@@ -170,8 +170,19 @@ def call(
     options = {"proxy": None, "compression": None, "open_timeout": PATIENCE} | options
     url = f"{daemon.url.replace('http', 'ws', 1)}{target}"
     if daemon.tls is not None:
-        options = {"ssl": daemon.tls} | options
+        options = {"ssl": _without_tickets(daemon.tls)} | options
     return connect(url, additional_headers=headers, **options)
+
+
+def _without_tickets(context: ssl.SSLContext) -> ssl.SSLContext:
+    """The same trust, with TLS 1.2.
+
+    This client reads in one thread and writes in another. When a ticket of TLS 1.3 is read in
+    that moment, its write may wait for ever: one handshake of 2 700, whatever the server.
+    """
+    same = ssl.create_default_context(cadata=b"".join(context.get_ca_certs(binary_form=True)))
+    same.maximum_version = ssl.TLSVersion.TLSv1_2
+    return same
 
 
 def told(daemon: Daemon, command: str, target: str = "/ws/generic/bot.acme", **options: Any) -> Any:
