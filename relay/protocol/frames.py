@@ -89,7 +89,6 @@ class FrameTracker:
         "_opcode",
         "_remaining",
         "_rsv",
-        "_short",
         "close_code",
         "close_reason",
         "closed",
@@ -101,8 +100,8 @@ class FrameTracker:
 
     def __init__(self, *, masked: bool, rsv: int = 0, max_message: int = 0) -> None:
         self._mask_bit = MASK if masked else 0
-        self._short = 6 if masked else 2  # header bytes of a frame below 126 bytes
-        self._medium = 8 if masked else 4  # header bytes of a frame below 65 536 bytes
+        # Header bytes of a frame from 126 to 65 535 bytes; a shorter one has two less.
+        self._medium = 8 if masked else 4
         self._rsv = rsv
         self._max_message = max_message
         self.plain = not max_message
@@ -143,7 +142,7 @@ class FrameTracker:
                 second = data[1]
                 length = second & 0x7F
                 if length < 126:
-                    total = length + self._short
+                    total = length + self._medium - 2
                 elif length == 126:
                     total = (data[2] << 8 | data[3]) + self._medium
                     if total < 126 + self._medium:
