@@ -8,8 +8,8 @@ CLIENTS_NPM ?= .clients-npm
 # What a message passes on its way through a pump: `make compiled` makes C of it, with mypyc.
 COMPILED_VENV ?= .venv-compiled
 COMPILED := relay/protocol/frame_headers.py relay/protocol/frames.py relay/protocol/lifecycle.py relay/pump/poller.py \
-	relay/pump/scratch.py relay/pump/sums.py relay/pump/end.py relay/pump/transfer.py relay/pump/tunnel.py relay/pump/turns.py relay/pump/sockets.py \
-	relay/pump/pump.py
+	relay/pump/scratch.py relay/pump/sums.py relay/pump/end.py relay/pump/transfer.py \
+	relay/pump/tunnel.py relay/pump/turns.py relay/pump/sockets.py relay/pump/pump.py
 
 define CAN_COMPILE
 import os, shutil, sys, sysconfig

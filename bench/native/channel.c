@@ -264,7 +264,9 @@ static void take_payload(Channel *channel, const uint8_t *data, size_t size)
 static void end_message(Channel *channel, Echoed *echoed, uint64_t now)
 {
     uint32_t sequence = 0;
-    if (channel->same && channel->at == channel->size) {
+    if (channel->at != channel->size)
+        channel->same = false;
+    if (channel->same) {
         uint8_t head[HEAD_TEXT];
         char digits[9] = "";
         if (channel->text)
@@ -274,8 +276,6 @@ static void end_message(Channel *channel, Echoed *echoed, uint64_t now)
                 sequence = sequence << 8 | channel->head[i];
         put_head(channel, head, sequence);
         channel->same = memcmp(head, channel->head, channel->head_size) == 0;
-    } else {
-        channel->same = false;
     }
     if (!channel->same)
         ledger_changed(&channel->ledger);

@@ -159,10 +159,11 @@ def test_interest(r: Rig, flow: Flow, eof: bool, held: bytes, owed: bytes, hung_
 
 PINGS = frame(b"", masked=True, opcode=PING)
 PIECES = frame(b"", masked=True, opcode=0, final=False)
+# What is repeated, what comes before, and how many messages that is.
 FLOODS = {
-    "messages": (frame(b"", masked=True), b""),
-    "pings": (PINGS, b""),
-    "pieces": (PIECES, frame(b"", masked=True, final=False)),
+    "messages": (frame(b"", masked=True), b"", 100_000),
+    "pings": (PINGS, b"", 0),
+    "pieces": (PIECES, frame(b"", masked=True, final=False), 1),
 }
 
 
@@ -171,13 +172,15 @@ def test_tiny_frames_make_reads_smaller_and_large_ones_larger_again(r: Rig, kind
     """A flood of them is passed on whole, but in turns that are short."""
     call = r.call()
     transfer = r.pump.tunnels["call"].from_client
-    tiny, first = FLOODS[kind]
+    tiny, first, messages = FLOODS[kind]
     flood = first + tiny * 100_000 + (frame(b"", masked=True, opcode=0) if first else b"")
     call.client.send(flood)
     r.settle()
     assert bytes(call.bot.received) == flood
     assert transfer.room <= LEAST_READ
     assert not transfer.is_plain()
+    (live,) = r.pump.snapshot()
+    assert live.from_client.messages == messages
     r.now += 1.0  # calls would go on until then
     large = frame(b"x" * 4_000_000, masked=True)
     call.client.send(large)
